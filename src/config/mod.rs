@@ -1,0 +1,3 @@
+//! What the user asked for: raw words, the TOML file, and the checked plan.
+
+pub mod plan;

@@ -1,0 +1,143 @@
+//! The checked plan of a mount: enums and paths only, nothing left to parse.
+
+use std::path::PathBuf;
+
+/// The writable layer and its scratch directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpperPlan {
+    /// The directory that takes all changes.
+    pub upper: PathBuf,
+    /// Scratch directory on the same mount as `upper`.
+    pub work: PathBuf,
+}
+
+/// Which whiteout and opaque formats are spoken (`marks=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marks {
+    /// Read every format; write devices and xattrs where possible, else files.
+    #[default]
+    Auto,
+    /// Read and write overlayfs's own format alone; `.wh.` names are ordinary.
+    Overlay,
+    /// Read every format; write `.wh.` files.
+    Files,
+}
+
+/// Which xattr namespace overlayfs marks are written to (`userxattr`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XattrSpace {
+    /// `trusted.` where the daemon may write it, else `user.`.
+    #[default]
+    Auto,
+    /// `user.overlay.*` always.
+    User,
+}
+
+/// How long the kernel may trust what it was told (`timeout=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum CacheTimeout {
+    /// For ever: plyfs is the only writer.
+    #[default]
+    Forever,
+    /// This many seconds, for layers that change under the mount.
+    Seconds(f64),
+}
+
+/// How file owners that the daemon cannot name are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnerView {
+    /// As the layers have them.
+    #[default]
+    AsStored,
+    /// Owners without a name in this user namespace (the overflow ids) are shown as root.
+    /// `plyfs run` uses it, so that root inside may change what nobody there can name.
+    OverflowIsRoot,
+}
+
+/// Flags of the mount itself, as mount(8) has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFlags {
+    /// No writes at all, even with an upper.
+    pub read_only: bool,
+    /// Honour setuid and setgid bits.
+    pub suid: bool,
+    /// Honour device nodes.
+    pub dev: bool,
+    /// Allow execution.
+    pub exec: bool,
+    /// Update access times.
+    pub atime: bool,
+    /// Let users other than the mounting one in.
+    pub allow_other: bool,
+    /// Let the kernel check permissions.
+    pub default_permissions: bool,
+    /// First field in /proc/mounts.
+    pub fsname: String,
+    /// What follows `fuse.` in /proc/mounts.
+    pub subtype: String,
+}
+
+impl Default for MountFlags {
+    fn default() -> MountFlags {
+        MountFlags {
+            read_only: false,
+            suid: false,
+            dev: false,
+            exec: true,
+            atime: false,
+            allow_other: false,
+            default_permissions: true,
+            fsname: "plyfs".into(),
+            subtype: "plyfs".into(),
+        }
+    }
+}
+
+/// Everything that a mount needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MountPlan {
+    /// Where the union appears.
+    pub mount_point: PathBuf,
+    /// The read-only layers, topmost first. At least one unless there is an upper.
+    pub lowers: Vec<PathBuf>,
+    /// The writable layer; `None` mounts read-only.
+    pub upper: Option<UpperPlan>,
+    /// Mark formats.
+    pub marks: Marks,
+    /// Namespace of the overlayfs xattrs.
+    pub xattrs: XattrSpace,
+    /// Kernel caching.
+    pub timeout: CacheTimeout,
+    /// How owners are shown.
+    pub owners: OwnerView,
+    /// Skip all syncing: the upper is thrown away after a crash.
+    pub volatile: bool,
+    /// Keep hard links whole across copy-up and remounts (`index=`).
+    pub index: bool,
+    /// Largest WRITE request, bytes; `None` for the default (1 MiB).
+    pub max_write: Option<u32>,
+    /// Threads that serve requests; `None` for the default.
+    pub threads: Option<usize>,
+    /// Flags of the mount.
+    pub flags: MountFlags,
+}
+
+impl MountPlan {
+    /// A plan with the defaults, for `lowers` (topmost first) at `mount_point`.
+    pub fn new(mount_point: impl Into<PathBuf>, lowers: Vec<PathBuf>) -> MountPlan {
+        MountPlan {
+            mount_point: mount_point.into(),
+            lowers,
+            upper: None,
+            marks: Marks::default(),
+            xattrs: XattrSpace::default(),
+            timeout: CacheTimeout::default(),
+            owners: OwnerView::default(),
+            volatile: false,
+            index: true,
+            max_write: None,
+            threads: None,
+            flags: MountFlags::default(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The kernel's side: requests in, answers out. The only place that names fuser.
+
+pub mod adapter;
