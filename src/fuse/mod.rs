@@ -1,3 +1,4 @@
 //! The kernel's side: requests in, answers out. The only place that names fuser.
 
 pub mod adapter;
+pub mod convert;

@@ -126,7 +126,11 @@ pub fn groups_of(pid: u32) -> Vec<u32> {
     status
         .lines()
         .find_map(|line| line.strip_prefix("Groups:"))
-        .map(|list| list.split_whitespace().filter_map(|g| g.parse().ok()).collect())
+        .map(|list| {
+            list.split_whitespace()
+                .filter_map(|g| g.parse().ok())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -166,4 +170,20 @@ pub fn raise_file_limit() -> Result<u64, SysError> {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
     })?;
     Ok(limit.rlim_cur)
+}
+
+/// Whether this process has CAP_SYS_ADMIN where it counts for `trusted.` xattrs and
+/// whole mounts: in the first user namespace.
+pub fn is_system_admin() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let effective = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    initial && effective & (1 << CAP_SYS_ADMIN) != 0
 }
