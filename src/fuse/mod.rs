@@ -1,3 +1,5 @@
 //! The kernel's side: requests in, answers out. The only place that names fuser.
 
 pub mod adapter;
+pub mod mounting;
+pub mod session;

@@ -154,8 +154,14 @@ mod tests {
         matches!(
             slot,
             Slot::Nothing
-                | Slot::Source { dir: true, opaque: false }
-                | Slot::Target { dir: true, opaque: false }
+                | Slot::Source {
+                    dir: true,
+                    opaque: false
+                }
+                | Slot::Target {
+                    dir: true,
+                    opaque: false
+                }
         )
     }
 
@@ -210,7 +216,10 @@ mod tests {
                             };
                             let (a, b) = run(&steps, Slot::Source { dir, opaque: false }, slot);
                             assert!(matches!(b, Slot::Source { .. }), "{from:?} {to:?}");
-                            assert!(matches!(a, Slot::Nothing | Slot::Whiteout), "{from:?} {to:?}");
+                            assert!(
+                                matches!(a, Slot::Nothing | Slot::Whiteout),
+                                "{from:?} {to:?}"
+                            );
                             assert_eq!(a == Slot::Whiteout, from_below, "{from:?} {to:?}");
                             assert!(!(to_below && shows_below(b)), "{from:?} {to:?}");
                         }

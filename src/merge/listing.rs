@@ -153,8 +153,7 @@ impl<'k> Merger<'k> {
     }
 
     fn show(&mut self, entry: Entry) {
-        if !self.hidden.contains(&*entry.name)
-            && self.listing.get(self.key, &entry.name).is_none()
+        if !self.hidden.contains(&*entry.name) && self.listing.get(self.key, &entry.name).is_none()
         {
             self.listing.insert(self.key, entry);
         }

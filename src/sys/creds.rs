@@ -126,7 +126,11 @@ pub fn groups_of(pid: u32) -> Vec<u32> {
     status
         .lines()
         .find_map(|line| line.strip_prefix("Groups:"))
-        .map(|list| list.split_whitespace().filter_map(|g| g.parse().ok()).collect())
+        .map(|list| {
+            list.split_whitespace()
+                .filter_map(|g| g.parse().ok())
+                .collect()
+        })
         .unwrap_or_default()
 }
 

@@ -151,10 +151,7 @@ fn statx(at: At<'_>, sync: i32) -> Result<Stat, SysError> {
 /// openat(2), close-on-exec; a descriptor alone is reopened through /proc.
 pub fn open(at: At<'_>, flags: i32, mode: u32) -> Result<OwnedFd, SysError> {
     let (dir, path) = if at.is_fd() {
-        (
-            libc::AT_FDCWD,
-            CBuf::proc_path("openat", at)?,
-        )
+        (libc::AT_FDCWD, CBuf::proc_path("openat", at)?)
     } else {
         (at.raw(), CBuf::name("openat", at.name)?)
     };
@@ -178,9 +175,8 @@ pub fn open_path(path: &Path, flags: i32) -> Result<OwnedFd, SysError> {
 /// A private copy of the mount at `fd` without what is mounted below it, so that a
 /// layer shows its own directories; read-only. Needs CAP_SYS_ADMIN, Linux 5.12.
 pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
-    let flags = libc::OPEN_TREE_CLONE
-        | libc::OPEN_TREE_CLOEXEC
-        | libc::AT_EMPTY_PATH as libc::c_uint;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: an empty C string and a live descriptor.
     let tree = unsafe {
         libc::syscall(
@@ -219,14 +215,8 @@ pub fn readlink(at: At<'_>) -> Result<Vec<u8>, SysError> {
     let name = CBuf::name("readlinkat", at.name)?;
     let mut out = vec![0u8; libc::PATH_MAX as usize];
     // SAFETY: `name` is NUL-terminated and `out` has the length that is given.
-    let len = unsafe {
-        libc::readlinkat(
-            at.raw(),
-            name.as_ptr(),
-            out.as_mut_ptr().cast(),
-            out.len(),
-        )
-    };
+    let len =
+        unsafe { libc::readlinkat(at.raw(), name.as_ptr(), out.as_mut_ptr().cast(), out.len()) };
     out.truncate(check_len("readlinkat", len)?);
     Ok(out)
 }

@@ -50,14 +50,8 @@ pub fn write_full(fd: &impl AsFd, buf: &[u8], at: u64) -> Result<usize, SysError
     while let Some(rest) = buf.get(done..).filter(|r| !r.is_empty()) {
         let to = offset("pwrite", at + done as u64)?;
         // SAFETY: `rest` is readable for its length.
-        let put = unsafe {
-            libc::pwrite(
-                fd.as_fd().as_raw_fd(),
-                rest.as_ptr().cast(),
-                rest.len(),
-                to,
-            )
-        };
+        let put =
+            unsafe { libc::pwrite(fd.as_fd().as_raw_fd(), rest.as_ptr().cast(), rest.len(), to) };
         match check_len("pwrite", put) {
             Ok(0) => break,
             Ok(n) => done += n,

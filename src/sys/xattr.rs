@@ -10,9 +10,7 @@ pub use libc::{XATTR_CREATE, XATTR_REPLACE};
 const VALUE_MAX: usize = 65536;
 
 /// Calls `ask` with growing room until the answer fits.
-fn grow(
-    mut ask: impl FnMut(&mut [u8]) -> Result<usize, SysError>,
-) -> Result<Vec<u8>, SysError> {
+fn grow(mut ask: impl FnMut(&mut [u8]) -> Result<usize, SysError>) -> Result<Vec<u8>, SysError> {
     let mut small = [0u8; 256];
     match ask(&mut small) {
         Ok(n) => return Ok(small.get(..n).unwrap_or_default().to_vec()),
