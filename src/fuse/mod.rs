@@ -2,3 +2,5 @@
 
 pub mod adapter;
 pub mod convert;
+pub mod mounting;
+pub mod session;
