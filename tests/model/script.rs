@@ -1,5 +1,6 @@
 //! Random operations, chosen by what is there, so that most of them succeed.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -58,6 +59,9 @@ pub struct Author {
     survey: Survey,
     /// Paths just used, because trouble comes from doing two things to one name.
     hot: Vec<String>,
+    /// Slots that most likely hold an open file, or an open directory.
+    files: BTreeSet<u64>,
+    dirs: BTreeSet<u64>,
 }
 
 const SLOTS: u64 = 4;
@@ -72,6 +76,8 @@ impl Author {
             rng,
             survey: Survey::default(),
             hot: Vec::new(),
+            files: BTreeSet::new(),
+            dirs: BTreeSet::new(),
         }
     }
 
@@ -126,10 +132,24 @@ impl Author {
     }
 
     fn dir(&mut self) -> String {
-        if self.rng.chance(15) {
+        self.existing(Some(libc::DT_DIR))
+    }
+
+    fn dir_or_root(&mut self) -> String {
+        if self.rng.chance(25) {
             ".".into()
         } else {
-            self.existing(Some(libc::DT_DIR))
+            self.dir()
+        }
+    }
+
+    /// One of the slots `held`, most likely.
+    fn slot(&mut self, held: &BTreeSet<u64>) -> u64 {
+        let held: Vec<u64> = held.iter().copied().collect();
+        if held.is_empty() || self.rng.chance(10) {
+            self.rng.below(SLOTS)
+        } else {
+            *self.rng.pick(&held)
         }
     }
 
@@ -158,10 +178,10 @@ impl Author {
         };
         let mut prefix = String::new();
         if self.rng.chance(12) {
-            prefix.push_str(*self.rng.pick(&["u1 ", "u1 ", "u2 "]));
+            prefix.push_str(self.rng.pick(&["u1 ", "u1 ", "u2 "]));
         }
         if self.rng.chance(10) {
-            prefix.push_str(*self.rng.pick(&["umask=027 ", "umask=077 ", "umask=000 "]));
+            prefix.push_str(self.rng.pick(&["umask=027 ", "umask=077 ", "umask=000 "]));
         }
         prefix + &body
     }
@@ -177,7 +197,7 @@ impl Author {
             (8, "mkdir"),
             (7, "rmdir"),
             (9, "unlink"),
-            (6, "rmtree"),
+            (3, "rmtree"),
             (4, "symlink"),
             (7, "link"),
             (4, "mknod"),
@@ -190,7 +210,7 @@ impl Author {
             (2, "stat"),
             (1, "access"),
             (2, "list"),
-            (1, "check"),
+            (2, "check"),
             (1, "remount"),
         ];
         let verb = self.rng.weighted(&verbs);
@@ -212,7 +232,8 @@ impl Author {
                 format!("truncate {} {}", self.file(), self.rng.pick(OFFSETS))
             }
             "mkdir" => format!("mkdir {} {:o}", self.fresh(), generate::mode(&mut self.rng)),
-            "rmdir" | "rmtree" | "list" => format!("{verb} {}", self.dir()),
+            "rmdir" | "rmtree" => format!("{verb} {}", self.dir()),
+            "list" => format!("{verb} {}", self.dir_or_root()),
             "symlink" => {
                 let target = generate::target(&mut self.rng);
                 format!("symlink {target} {}", self.fresh())
@@ -275,13 +296,18 @@ impl Author {
             }
             "stat" | "read" | "unlink" => format!("{verb} {}", self.existing(None)),
             "access" => format!("access {} {}", self.existing(None), self.rng.below(8)),
+            "remount" => {
+                self.files.clear();
+                self.dirs.clear();
+                verb.into()
+            }
             _ => verb.into(),
         }
     }
 
     fn on_descriptor(&mut self) -> String {
         let verbs = [
-            (22, "open"),
+            (16, "open"),
             (8, "close"),
             (12, "pwrite"),
             (6, "pread"),
@@ -302,8 +328,27 @@ impl Author {
             (5, "readsome"),
             (5, "readrest"),
         ];
-        let verb = self.rng.weighted(&verbs);
-        let slot = self.rng.below(SLOTS);
+        let mut verb = self.rng.weighted(&verbs);
+        let reads_dir = matches!(verb, "readsome" | "readrest");
+        let held = if reads_dir {
+            self.dirs.clone()
+        } else {
+            self.files.clone()
+        };
+        if held.is_empty() && self.rng.chance(90) {
+            verb = if reads_dir { "opendir" } else { "open" };
+        }
+        let slot = match verb {
+            "open" | "opendir" => self.rng.below(SLOTS),
+            _ => self.slot(&held),
+        };
+        match verb {
+            "open" => self.files.insert(slot),
+            "opendir" => self.dirs.insert(slot),
+            "close" => self.files.remove(&slot),
+            "readrest" => self.dirs.remove(&slot),
+            _ => false,
+        };
         let seed = self.rng.below(250);
         match verb {
             "open" => {
@@ -359,7 +404,7 @@ impl Author {
                 )
             }
             "copyrange" => {
-                let to = self.rng.below(SLOTS);
+                let to = self.slot(&held);
                 format!(
                     "copyrange {slot} {} {to} {}",
                     self.rng.pick(OFFSETS),
@@ -367,7 +412,7 @@ impl Author {
                 )
             }
             "linkfd" => format!("linkfd {slot} {}", self.fresh()),
-            "opendir" => format!("opendir {slot} {}", self.dir()),
+            "opendir" => format!("opendir {slot} {}", self.dir_or_root()),
             "readsome" => format!("readsome {slot} {}", self.rng.pick(&[80, 120, 200])),
             _ => format!("{verb} {slot}"),
         }

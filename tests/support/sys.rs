@@ -36,6 +36,7 @@ pub fn errno_name(code: Errno) -> String {
         (libc::ETXTBSY, "ETXTBSY"),
         (libc::EFBIG, "EFBIG"),
         (libc::ENOSPC, "ENOSPC"),
+        (libc::ESPIPE, "ESPIPE"),
         (libc::EROFS, "EROFS"),
         (libc::EMLINK, "EMLINK"),
         (libc::ERANGE, "ERANGE"),
