@@ -178,10 +178,13 @@ impl Author {
         };
         let mut prefix = String::new();
         if self.rng.chance(12) {
-            prefix.push_str(self.rng.pick(&["u1 ", "u1 ", "u2 "]));
+            prefix.push_str(self.rng.pick::<&str>(&["u1 ", "u1 ", "u2 "]));
         }
         if self.rng.chance(10) {
-            prefix.push_str(self.rng.pick(&["umask=027 ", "umask=077 ", "umask=000 "]));
+            prefix.push_str(
+                self.rng
+                    .pick::<&str>(&["umask=027 ", "umask=077 ", "umask=000 "]),
+            );
         }
         prefix + &body
     }
