@@ -16,8 +16,8 @@ use crate::node::stack::Stack;
 use crate::node::{Node, Place};
 use crate::sys::creds::{self, Caller, as_caller};
 use crate::sys::fs::{
-    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
-    S_ISGID,
+    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
+    S_IFREG, S_ISGID,
 };
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -83,6 +83,12 @@ impl Union {
     ) -> Result<Entry<'_>> {
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
+        if let New::Node(mode, (0, 0)) = new
+            && mode & S_IFMT == S_IFCHR
+        {
+            // It would be a whiteout.
+            return Err(Errno::EPERM);
+        }
         self.ensure(&dir, Keep::All)?;
         let mut names = dir.as_dir()?.names.write();
         self.check_absent(&dir, &names, &name)?;
