@@ -58,7 +58,10 @@ fn unusable(role: &str, path: &Path, error: &io::Error) -> MountError {
 }
 
 /// Looks at the directory `given`, which may be reached through symlinks.
-fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
+///
+/// # Errors
+/// Where there is none, or it may not be looked at.
+pub fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
     let fail = |e: io::Error| unusable(role, given, &e);
     let real = given.canonicalize().map_err(fail)?;
     let fd = open_path(&real, crate::sys::process::O_PATH).map_err(|e| fail(e.into()))?;
@@ -75,7 +78,11 @@ fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
     })
 }
 
-fn readable(place: &Place) -> Result<(), MountError> {
+/// Whether the layer may be read.
+///
+/// # Errors
+/// Where it may not.
+pub fn readable(place: &Place) -> Result<(), MountError> {
     may_access(&place.real, Access::List).map_err(|e| {
         refuse(
             place.role,
@@ -86,7 +93,11 @@ fn readable(place: &Place) -> Result<(), MountError> {
     })
 }
 
-fn writable(place: &Place) -> Result<(), MountError> {
+/// Whether the layer may be written.
+///
+/// # Errors
+/// Where it may not, or its filesystem is read-only.
+pub fn writable(place: &Place) -> Result<(), MountError> {
     may_access(&place.real, Access::Change).map_err(|e| {
         let remedy = if e.errno == Errno::EROFS {
             "put it on a writable filesystem, or leave the upper out"
