@@ -65,7 +65,7 @@ impl Session {
             SessionACL::All
         };
         config.acl = acl;
-        let adapter = Adapter::new(Arc::clone(&union));
+        let adapter = Adapter::new(Arc::clone(&union), plan);
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,

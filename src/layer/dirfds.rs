@@ -37,11 +37,7 @@ impl RealDir {
 
     /// The directory `name` in `parent`.
     pub fn child(parent: &Arc<RealDir>, name: Name, covered: bool) -> RealDir {
-        RealDir::new(
-            parent.layer.clone(),
-            Some((parent.clone(), name)),
-            covered,
-        )
+        RealDir::new(parent.layer.clone(), Some((parent.clone(), name)), covered)
     }
 
     fn new(layer: Arc<Layer>, place: Option<(Arc<RealDir>, Name)>, covered: bool) -> RealDir {

@@ -41,36 +41,37 @@ pub fn hidden_by_file(file: &[u8]) -> Option<&[u8]> {
     (!name.is_empty() && !is_mark_name(name)).then_some(name)
 }
 
+/// Something that is found out once: unknown, no or yes.
+#[derive(Debug, Default)]
+pub struct Known(AtomicU8);
+
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+impl Known {
+    /// What is known.
+    pub fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            NO => Some(false),
+            YES => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Notes what was found out.
+    pub fn learn(&self, yes: bool) {
+        self.0.store(if yes { YES } else { NO }, Ordering::Relaxed);
+    }
+}
+
 /// What is known of the marks within one directory of one layer; a hint costs
 /// nothing where it is unknown, and saves a system call where it is known.
 #[derive(Debug, Default)]
 pub struct Hints {
     /// Whether `.wh.` files are there.
-    files: AtomicU8,
+    pub files: Known,
     /// Whether empty files with the whiteout xattr are there.
-    xattrs: AtomicU8,
-}
-
-const NO: u8 = 1;
-const YES: u8 = 2;
-
-fn known(cell: &AtomicU8) -> Option<bool> {
-    match cell.load(Ordering::Relaxed) {
-        NO => Some(false),
-        YES => Some(true),
-        _ => None,
-    }
-}
-
-fn learn(cell: &AtomicU8, yes: bool) {
-    cell.store(if yes { YES } else { NO }, Ordering::Relaxed);
-}
-
-impl Hints {
-    /// Notes whether the directory has `.wh.` files.
-    pub fn learn_files(&self, any: bool) {
-        learn(&self.files, any);
-    }
+    xattrs: Known,
 }
 
 /// The xattrs of one namespace.
@@ -94,7 +95,7 @@ impl Layer {
     /// the one that this mount writes, since whoever may write the other one may
     /// not steer the mount.
     fn believed(&self) -> &'static [Keys] {
-        const BOTH: [Keys; 2] = [TRUSTED, USER];
+        static BOTH: [Keys; 2] = [TRUSTED, USER];
         match (self.is_upper, self.caps.trusted) {
             (true, true) => &BOTH[..1],
             (true, false) => &BOTH[1..],
@@ -113,10 +114,7 @@ impl Layer {
         }
         let maybe = stat.is_file() && stat.size == 0;
         if maybe && self.has_xattr_whiteouts(dir, hints) {
-            let at = At {
-                dir: dir.dir,
-                name,
-            };
+            let at = At { dir: dir.dir, name };
             if self.believed().iter().any(|k| has(at, k.whiteout)) {
                 return Sighting::Whiteout;
             }
@@ -124,15 +122,16 @@ impl Layer {
         Sighting::NonDirectory
     }
 
-    fn has_xattr_whiteouts(&self, dir: At<'_>, hints: &Hints) -> bool {
-        if let Some(yes) = known(&hints.xattrs) {
+    /// Whether whiteouts by xattr are in directory `dir`.
+    pub fn has_xattr_whiteouts(&self, dir: At<'_>, hints: &Hints) -> bool {
+        if let Some(yes) = hints.xattrs.get() {
             return yes;
         }
         let yes = self
             .believed()
             .iter()
             .any(|k| value_is(dir, k.opaque, b"x"));
-        learn(&hints.xattrs, yes);
+        hints.xattrs.learn(yes);
         yes
     }
 
@@ -143,7 +142,7 @@ impl Layer {
         hints: &Hints,
         name: &[u8],
     ) -> Result<bool, SysError> {
-        if !self.caps.reads_files || known(&hints.files) == Some(false) {
+        if !self.caps.reads_files || hints.files.get() == Some(false) {
             return Ok(false);
         }
         match whiteout_file(name) {

@@ -12,6 +12,7 @@ use crate::error::SysError;
 use crate::sys::fs::{self, Stat};
 use crate::sys::path::At;
 use dirfds::DirFds;
+use marks::Known;
 use probe::Caps;
 use scratch::Scratch;
 use std::os::fd::OwnedFd;
@@ -31,8 +32,14 @@ pub struct Layer {
     pub root: Arc<OwnedFd>,
     /// Which mount the root was reached through.
     pub mnt_id: u64,
+    /// Device of the root.
+    pub dev: u64,
+    /// Whether `root` is a private copy of its mount, on which nothing is mounted.
+    pub private_mount: bool,
     /// What its filesystem can do, learned once.
     pub caps: Caps,
+    /// Whether files of it can be cloned into the upper.
+    pub clones: Known,
 }
 
 /// One look at a name of a layer.

@@ -1,5 +1,6 @@
 //! The rules of the union, pure: no I/O, no locks, std only.
 
+pub mod acl;
 pub mod decide;
 pub mod inomap;
 pub mod listing;

@@ -171,3 +171,19 @@ pub fn raise_file_limit() -> Result<u64, SysError> {
     })?;
     Ok(limit.rlim_cur)
 }
+
+/// Whether this process has CAP_SYS_ADMIN where it counts for `trusted.` xattrs and
+/// whole mounts: in the first user namespace.
+pub fn is_system_admin() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let effective = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    initial && effective & (1 << CAP_SYS_ADMIN) != 0
+}

@@ -486,3 +486,20 @@ pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
     })
     .map(drop)
 }
+
+/// ioctl FS_IOC_GETFSUUID (Linux 6.9): what the kernel knows a filesystem's UUID to be.
+pub fn fs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
+    const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
+    let mut out = [0u8; 17];
+    // SAFETY: the command writes a length byte and 16 bytes.
+    check("ioctl(FS_IOC_GETFSUUID)", unsafe {
+        libc::ioctl(
+            fd.as_fd().as_raw_fd(),
+            FS_IOC_GETFSUUID as libc::Ioctl,
+            out.as_mut_ptr(),
+        )
+    })?;
+    let mut uuid = [0u8; 16];
+    uuid.copy_from_slice(&out[1..]);
+    Ok(uuid)
+}
