@@ -321,9 +321,7 @@ impl Walk<'_> {
     fn attributes_differ(&self, upper: &OwnedFd, lower: &OwnedFd) -> Result<bool, SysError> {
         let (upper, lower) = (At::fd(upper), At::fd(lower));
         let (new, old) = (stat(upper)?, stat(lower)?);
-        Ok(new.mode != old.mode
-            || !self.same_owner(&new, &old)
-            || xattrs(upper) != xattrs(lower))
+        Ok(new.mode != old.mode || !self.same_owner(&new, &old) || xattrs(upper) != xattrs(lower))
     }
 
     /// Whether a copied-up file is as it was. Whoever writes to a file changes its time.
@@ -430,7 +428,8 @@ mod tests {
             put(upper.join("f"), "x");
             let time = fs::metadata(low.join("f")).and_then(|m| m.modified());
             let file = fs::File::options().write(true).open(upper.join("f"));
-            file.and_then(|file| file.set_modified(time?)).expect("utimens");
+            file.and_then(|file| file.set_modified(time?))
+                .expect("utimens");
         });
         assert_eq!(found, [""; 0]);
     }

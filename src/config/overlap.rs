@@ -113,7 +113,11 @@ pub fn apart_from_lower(mine: &Place, lower: &Place) -> Result<(), MountError> {
 /// No lower layer may be `mine` (upper or work) or lie in it.
 pub fn lower_not_inside(lower: &Place, mine: &Place) -> Result<(), MountError> {
     if within(lower, mine) {
-        let is = if mine.id == lower.id { "is" } else { "lies inside" };
+        let is = if mine.id == lower.id {
+            "is"
+        } else {
+            "lies inside"
+        };
         let cause = format!("it {is} the {} {}", mine.role, mine.given.display());
         return Err(refuse(lower, cause, "put it outside of upper and work"));
     }

@@ -40,12 +40,11 @@ const DEVICES: [&str; 8] = [
     "null", "zero", "full", "random", "urandom", "tty", "fuse", "kvm",
 ];
 
-const LINKS: [(&str, &str); 5] = [
+const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),
     ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
 ];
 
 /// Where the host's root could change the running system through /proc.
@@ -93,7 +92,7 @@ fn enter(root: &Path, identity: Identity, cwd: Option<PathBuf>) -> Result<(), St
     userns::enter_mounts().map_err(sys("mount namespace"))?;
     proc(&root.join("proc"), identity).map_err(sys("/proc"))?;
     system(&root.join("sys"));
-    devices(&root.join("dev")).map_err(io("/dev"))?;
+    devices(&root.join("dev"), identity).map_err(io("/dev"))?;
     std::env::set_current_dir(root).map_err(io("working directory"))?;
     pivot_root_here().map_err(sys("root directory"))?;
     let cwd = cwd.unwrap_or_else(|| "/".into());
@@ -138,7 +137,7 @@ fn system(target: &Path) {
 }
 
 /// A /dev of our own, with the host's harmless devices.
-fn devices(target: &Path) -> std::io::Result<()> {
+fn devices(target: &Path, identity: Identity) -> std::io::Result<()> {
     let flags = Flags {
         no_suid: true,
         ..Flags::default()
@@ -154,18 +153,7 @@ fn devices(target: &Path) -> std::io::Result<()> {
     for (points_to, name) in LINKS {
         symlink(points_to, target.join(name))?;
     }
-    let pts = target.join("pts");
-    fs::create_dir(&pts)?;
-    let data = "newinstance,ptmxmode=0666,mode=0620";
-    let flags = Flags {
-        no_suid: true,
-        no_exec: true,
-        ..Flags::default()
-    };
-    if let Err(e) = mount("devpts", &pts, "devpts", flags, data) {
-        log::info!("/dev/pts: the host's, since a new one was refused: {e}");
-        best_effort("bring in /dev/pts", bind(Path::new("/dev/pts"), &pts, false));
-    }
+    terminals(target, identity)?;
     let shm = target.join("shm");
     fs::create_dir(&shm)?;
     let flags = Flags {
@@ -173,6 +161,28 @@ fn devices(target: &Path) -> std::io::Result<()> {
         ..QUIET
     };
     mount("shm", &shm, "tmpfs", flags, "mode=1777")?;
+    Ok(())
+}
+
+/// An ordinary user keeps the host's terminals: programs find the one that they run on,
+/// and there is no more to do to them than outside. The host's root, who might do harm to
+/// those of others, gets new ones.
+fn terminals(dev: &Path, identity: Identity) -> std::io::Result<()> {
+    let (pts, ptmx) = (dev.join("pts"), dev.join("ptmx"));
+    fs::create_dir(&pts)?;
+    let flags = Flags {
+        no_suid: true,
+        no_exec: true,
+        ..Flags::default()
+    };
+    let data = "newinstance,ptmxmode=0666,mode=0620";
+    if identity == Identity::Same && mount("devpts", &pts, "devpts", flags, data).is_ok() {
+        return symlink("pts/ptmx", ptmx);
+    }
+    File::create(&ptmx)?;
+    for (host, here) in [("/dev/pts", &pts), ("/dev/ptmx", &ptmx)] {
+        best_effort("bring in a terminal", bind(Path::new(host), here, false));
+    }
     Ok(())
 }
 
@@ -189,12 +199,17 @@ fn run_command(command: &[OsString]) -> i32 {
             return 1;
         }
     };
-    // A child starts with no signal blocked: the standard library sees to that.
-    let child = match Command::new(program).args(arguments).spawn() {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    signals.release_in(&mut command);
+    let child = match command.spawn() {
         Ok(child) => child,
         Err(e) => {
             let name = program.to_string_lossy();
-            super::super::say(&format!("{name}: {}; name a program that is inside", plain(&e)));
+            super::super::say(&format!(
+                "{name}: {}; name a program that is inside",
+                plain(&e)
+            ));
             return match e.kind() {
                 std::io::ErrorKind::NotFound => NOT_FOUND,
                 _ => NOT_RUNNABLE,

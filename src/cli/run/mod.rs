@@ -156,7 +156,10 @@ fn serve(
 ) -> Result<(ExitCode, Unions), MountError> {
     for terminal in [SIGINT, SIGQUIT] {
         // The terminal sends them to the command too: it is its decision.
-        best_effort("leave it to the command", signal::set_ignored(terminal, true));
+        best_effort(
+            "leave it to the command",
+            signal::set_ignored(terminal, true),
+        );
     }
     set_umask(0);
     best_effort("raise the limit of open files", raise_file_limit());

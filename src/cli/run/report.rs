@@ -38,9 +38,6 @@ pub fn print(ground: &Ground, created: &[&str]) -> bool {
     for change in &changes {
         change.write_line(&mut text);
     }
-    if changes.is_empty() {
-        text.extend_from_slice(b"nothing changed\n");
-    }
     if ground.space.fate() == Fate::StayAlways || !changes.is_empty() {
         for (inside, upper) in kept.iter().filter(|_| ground.space.fate() != Fate::Go) {
             let of = if *inside == Path::new("/") {
@@ -55,12 +52,7 @@ pub fn print(ground: &Ground, created: &[&str]) -> bool {
     !changes.is_empty()
 }
 
-fn compare(
-    inside: &Path,
-    upper: &Path,
-    lowers: &[std::path::PathBuf],
-    changes: &mut Vec<Change>,
-) {
+fn compare(inside: &Path, upper: &Path, lowers: &[std::path::PathBuf], changes: &mut Vec<Change>) {
     let tree = Tree {
         inside,
         upper,

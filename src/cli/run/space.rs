@@ -14,10 +14,15 @@ use super::super::args::RunArgs;
 use super::refused;
 use crate::config::check::{UPPER, WORK, directory, plain, writable};
 use crate::config::overlap::Place;
-use crate::error::{MountError, best_effort};
-use crate::sys::fs::{O_DIRECTORY, open_path};
+use crate::error::{MountError, SysError, best_effort};
+use crate::layer::private::{is_own, names};
+use crate::sys::creds::overflow_ids;
+use crate::sys::fs::{O_DIRECTORY, chmod, chown, open_path, stat};
 use crate::sys::mount::{Flags, mount, unmount};
+use crate::sys::path::At;
 use crate::sys::process::O_PATH;
+use crate::sys::xattr;
+use std::ffi::CString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -81,12 +86,46 @@ fn through(fd: &OwnedFd) -> PathBuf {
 
 const REMEDY: &str = "choose a place of your own with --keep DIR";
 
-fn make(path: &Path) -> Result<(), MountError> {
+/// Makes a directory unless it is there; whether it was made.
+fn make(path: &Path) -> Result<bool, MountError> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(refused("directory", path, &e, REMEDY)),
     }
+}
+
+/// Makes an upper; a new one is given what the topmost lower layer has, since the root
+/// of a union is seen with the attributes of its upper.
+fn make_upper(path: &Path, lowers: &[PathBuf]) -> Result<(), MountError> {
+    if let (true, Some(top)) = (make(path)?, lowers.first()) {
+        best_effort(
+            "give the upper the attributes of its lower",
+            dress(path, top),
+        );
+    }
+    Ok(())
+}
+
+fn dress(path: &Path, like: &Path) -> Result<(), SysError> {
+    let (new, old) = (open_path(path, O_DIRECTORY)?, open_path(like, O_PATH)?);
+    let (new, old) = (At::fd(&new), At::fd(&old));
+    let stat = stat(old)?;
+    let (no_uid, no_gid) = overflow_ids();
+    let owner = |id: u32, nobody: u32| (id != nobody).then_some(id);
+    // An ordinary user may not give it away; inside it will be root's.
+    best_effort(
+        "give the upper its owner",
+        chown(new, owner(stat.uid, no_uid), owner(stat.gid, no_gid)),
+    );
+    let list = xattr::list(old).unwrap_or_default();
+    for name in names(&list).filter(|name| !is_own(name)) {
+        if let Ok(name) = CString::new(name) {
+            let copied = xattr::get(old, &name).and_then(|value| xattr::set(new, &name, &value, 0));
+            best_effort("copy an xattr to the upper", copied);
+        }
+    }
+    chmod(new, stat.mode & 0o7777)
 }
 
 impl Space {
@@ -105,7 +144,8 @@ impl Space {
         for dir in ["work", "mounts"] {
             make(&space.base.join(dir))?;
         }
-        make(&space.upper)?;
+        let paths: Vec<_> = lowers.iter().map(|lower| lower.real.clone()).collect();
+        make_upper(&space.upper, &paths)?;
         space.check(lowers).inspect_err(|_| space.give_up())?;
         Ok(space)
     }
@@ -151,7 +191,8 @@ impl Space {
         let base = base.real;
         let mut entries =
             fs::read_dir(&base).map_err(|e| refused("directory", given, &e, REMEDY))?;
-        if entries.next().is_some() && !(base.join("upper").is_dir() && base.join("mounts").is_dir())
+        if entries.next().is_some()
+            && !(base.join("upper").is_dir() && base.join("mounts").is_dir())
         {
             return Err(MountError::new(
                 format_args!("directory {}", given.display()),
@@ -212,21 +253,24 @@ impl Space {
         Pair::open(&self.upper, &self.base.join("work"))
     }
 
-    /// The upper and work directory of the filesystem mounted at `inside`.
+    /// The upper and work directory of the filesystem mounted at `inside`, a union over
+    /// `lowers`.
     ///
     /// # Errors
     /// Where they cannot be made.
-    pub fn pair_for(&self, inside: &Path) -> Result<Pair, MountError> {
+    pub fn pair_for(&self, inside: &Path, lowers: &[PathBuf]) -> Result<Pair, MountError> {
         let dir = self.mount_dir(inside);
         make(&dir)?;
         let (upper, work) = (dir.join("upper"), dir.join("work"));
-        make(&upper)?;
+        make_upper(&upper, lowers)?;
         make(&work)?;
         Pair::open(&upper, &work)
     }
 
     fn mount_dir(&self, inside: &Path) -> PathBuf {
-        self.base.join("mounts").join(super::submounts::name_of(inside))
+        self.base
+            .join("mounts")
+            .join(super::submounts::name_of(inside))
     }
 
     /// The upper of the union itself.
@@ -263,7 +307,7 @@ impl Space {
             mount("plyfs", dir, "tmpfs", flags, "mode=755,size=64k")
                 .map_err(|e| refused("directory", dir, &e.into(), REMEDY))?;
         }
-        make(&self.union_root())
+        make(&self.union_root()).map(drop)
     }
 
     fn covered(&self) -> Vec<&Path> {

@@ -74,8 +74,11 @@ impl Unions {
         let uppers: Vec<_> = ground
             .submounts
             .iter()
-            .map(|submount| match submount.how {
-                How::Union(_) => ground.space.pair_for(&submount.inside).map(Some),
+            .map(|submount| match &submount.how {
+                How::Union(lowers) => {
+                    let pair = ground.space.pair_for(&submount.inside, lowers);
+                    pair.map(Some)
+                }
                 How::ReadOnly => Ok(None),
             })
             .collect();
