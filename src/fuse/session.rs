@@ -2,8 +2,8 @@
 
 use super::adapter::Adapter;
 use super::mounting::{Mounted, Unmounted, mount_union};
-use crate::config::check::plain;
 use crate::config::plan::MountPlan;
+use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};

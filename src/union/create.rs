@@ -16,8 +16,8 @@ use crate::node::stack::Stack;
 use crate::node::{Node, Place};
 use crate::sys::creds::{self, Caller, as_caller};
 use crate::sys::fs::{
-    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
-    S_ISGID,
+    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
+    S_IFREG, S_ISGID,
 };
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -81,6 +81,12 @@ impl Union {
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
+        // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
+        if let New::Node(mode, (0, 0)) = new
+            && mode & S_IFMT == S_IFCHR
+        {
+            return Err(Errno::EPERM);
+        }
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
         self.ensure(&dir, Keep::All)?;

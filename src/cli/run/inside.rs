@@ -2,7 +2,7 @@
 //! and /sys, runs the command and reaps what it leaves behind.
 
 use super::idmap::Identity;
-use crate::config::check::plain;
+use crate::error::plain;
 use crate::error::{SysError, best_effort};
 use crate::sys::mount::{Flags, bind, mount, pivot_root_here, set_read_only};
 use crate::sys::process::{exit_now, pipe, reap};

@@ -16,9 +16,10 @@ mod unions;
 
 use super::args::RunArgs;
 use super::{logging, mount};
-use crate::config::check::{LOWER, LOWERS_MAX, directory, plain, readable};
-use crate::config::overlap::{self, Place};
+use crate::cli::check::overlap::{self, Place};
+use crate::cli::check::{LOWER, LOWERS_MAX, directory, readable};
 use crate::config::request::Request;
+use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::sys::creds::raise_file_limit;
 use crate::sys::process::{Forked, set_parent_death_signal, set_umask, wait_for};

@@ -12,8 +12,9 @@
 
 use super::super::args::RunArgs;
 use super::refused;
-use crate::config::check::{UPPER, WORK, directory, plain, writable};
-use crate::config::overlap::Place;
+use crate::cli::check::overlap::Place;
+use crate::cli::check::{UPPER, WORK, directory, writable};
+use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::layer::private::{is_own, names};
 use crate::sys::creds::overflow_ids;
@@ -55,6 +56,8 @@ pub struct Space {
 pub struct Pair {
     /// Holds the directories open: the paths below go through it.
     held: (OwnedFd, OwnedFd),
+    /// Their own paths, for messages.
+    named: (PathBuf, PathBuf),
 }
 
 impl Pair {
@@ -66,6 +69,7 @@ impl Pair {
         };
         Ok(Pair {
             held: (open(upper)?, open(work)?),
+            named: (upper.to_owned(), work.to_owned()),
         })
     }
 
@@ -77,6 +81,17 @@ impl Pair {
     /// The work directory, likewise.
     pub fn work(&self) -> PathBuf {
         through(&self.held.1)
+    }
+
+    /// `refusal` in the names that the user knows.
+    pub fn explain(&self, mut refusal: MountError) -> MountError {
+        for (path, name) in [(self.upper(), &self.named.0), (self.work(), &self.named.1)] {
+            let (path, name) = (path.display().to_string(), name.display().to_string());
+            for part in [&mut refusal.what, &mut refusal.cause, &mut refusal.remedy] {
+                *part = part.replace(&path, &name);
+            }
+        }
+        refusal
     }
 }
 
@@ -237,10 +252,10 @@ impl Space {
     fn check(&self, lowers: &[Place]) -> Result<(), MountError> {
         let upper = directory(UPPER, &self.upper)?;
         let work = directory(WORK, &self.base.join("work"))?;
-        crate::config::overlap::same_mount(&upper, &work)?;
+        crate::cli::check::overlap::same_mount(&upper, &work)?;
         for lower in lowers {
-            crate::config::overlap::lower_not_inside(lower, &upper)?;
-            crate::config::overlap::lower_not_inside(lower, &work)?;
+            crate::cli::check::overlap::lower_not_inside(lower, &upper)?;
+            crate::cli::check::overlap::lower_not_inside(lower, &work)?;
         }
         Ok(())
     }

@@ -93,7 +93,8 @@ impl Unions {
     }
 
     fn start(&mut self, plan: &MountPlan, pair: Pair) -> Result<(), MountError> {
-        self.sessions.push(Session::start(plan)?);
+        let session = Session::start(plan).map_err(|refusal| pair.explain(refusal))?;
+        self.sessions.push(session);
         self.pairs.push(pair);
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! From a request to a plan: everything that can be checked from the paths alone.
 
-use super::overlap::{self, Place};
-use super::plan::{MountPlan, UpperPlan};
-use super::request::Request;
-use crate::error::{Errno, MountError};
+pub mod overlap;
+
+use crate::config::plan::{MountPlan, UpperPlan, device_number};
+use crate::config::request::Request;
+use crate::error::{Errno, MountError, plain};
 use crate::sys::creds::effective_ids;
 use crate::sys::fs::{open_path, stat};
 use crate::sys::path::At;
 use crate::sys::process::{Access, may_access};
+use overlap::Place;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,17 +25,6 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work directory";
 /// See [`LOWER`].
 pub const MOUNT_POINT: &str = "mount point";
-
-/// What an error says, without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => text.to_owned(),
-    }
-}
 
 fn refuse(role: &str, path: &Path, cause: impl Display, remedy: impl Display) -> MountError {
     MountError::new(format_args!("{role} {}", path.display()), cause, remedy)
@@ -106,12 +97,6 @@ pub fn writable(place: &Place) -> Result<(), MountError> {
         };
         refuse(place.role, &place.given, plain(&e.into()), remedy)
     })
-}
-
-/// Whether `path` names a FUSE device that is mounted already: `/dev/fd/N`.
-pub fn device_number(path: &Path) -> Option<i32> {
-    let number = path.strip_prefix("/dev/fd").ok()?;
-    number.to_str()?.parse().ok().filter(|fd| *fd > 2)
 }
 
 impl Request {
@@ -272,21 +257,6 @@ pub fn absolute(path: &Path) -> Result<PathBuf, MountError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_is_said_without_its_number() {
-        let error = io::Error::from_raw_os_error(Errno::EACCES.0);
-        assert_eq!(plain(&error), "permission denied");
-    }
-
-    #[test]
-    fn only_descriptors_past_the_standard_streams_are_devices() {
-        assert_eq!(device_number(Path::new("/dev/fd/7")), Some(7));
-        assert_eq!(device_number(Path::new("/dev/fd/2")), None);
-        assert_eq!(device_number(Path::new("/dev/fd")), None);
-        assert_eq!(device_number(Path::new("/dev/fd/x")), None);
-        assert_eq!(device_number(Path::new("/mnt/7")), None);
-    }
 
     #[test]
     fn an_upper_alone_is_a_union_unless_lower_layers_are_required() {
