@@ -82,6 +82,12 @@ impl Union {
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
+        // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
+        if let New::Node(mode, (0, 0)) = new
+            && mode & S_IFMT == S_IFCHR
+        {
+            return Err(Errno::EPERM);
+        }
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
         if let New::Node(mode, (0, 0)) = new
