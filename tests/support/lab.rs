@@ -51,7 +51,8 @@ impl Lab {
         at
     }
 
-    /// The layers with an upper of its own, `u-NAME`, at `m-NAME`.
+    /// The layers with an upper of its own, `u-NAME`, at `mnt/NAME` (where the `..` of
+    /// a layer's symlink leads nowhere).
     pub fn mount(&self, name: &str, lowers: &[PathBuf]) -> Mounted {
         self.mount_stack(name, &self.stack(name, lowers))
     }
@@ -80,7 +81,7 @@ impl Lab {
         stack: &Stack,
         subject: Subject,
     ) -> Result<Mounted, String> {
-        let mounted = stack.mount(subject, &self.path(&format!("m-{name}")))?;
+        let mounted = stack.mount(subject, &self.path(&format!("mnt/{name}")))?;
         self.watchdog.cover(mounted.connection());
         Ok(mounted)
     }
@@ -135,10 +136,13 @@ pub fn outline_of(tree: &Tree) -> Vec<String> {
             let kind = node.stat.mode & libc::S_IFMT;
             let shown = super::bytes::escape(path);
             let target = super::bytes::escape(&node.target);
-            format!(
-                "{shown} {kind:o} {data:x} {target} {}",
-                node.trouble.join("; ")
-            )
+            // A filesystem without xattrs says so; it is no trouble.
+            let trouble: Vec<&String> = node
+                .trouble
+                .iter()
+                .filter(|t| *t != "llistxattr: EOPNOTSUPP")
+                .collect();
+            format!("{shown} {kind:o} {data:x} {target} {trouble:?}")
         })
         .collect()
 }
