@@ -1,1 +1,153 @@
-//! (skeleton)
+//! The verbs, one file each, and the form that mount(8) and container engines use.
+
+pub mod args;
+pub mod changes;
+pub mod helper;
+pub mod logging;
+pub mod manual;
+pub mod mount;
+pub mod run;
+pub mod umount;
+
+use crate::error::MountError;
+use args::{Cli, Verb};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Runs the command line `args`, the program's own name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    logging::report_panics();
+    if is_helper_form(&args) {
+        return finish(helper::run(args.get(1..).unwrap_or_default()));
+    }
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(e) => return refuse_usage(&e),
+    };
+    finish(match cli.verb {
+        Verb::Mount(args) => mount::run(args),
+        Verb::Umount(args) => umount::run(&args),
+        Verb::Run(args) => run::run(args),
+        Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
+    })
+}
+
+/// Whether no verb stands first: then these are the words of mount(8) or of an engine.
+fn is_helper_form(args: &[OsString]) -> bool {
+    let Some(first) = args.get(1).map(|arg| arg.to_string_lossy()) else {
+        return false;
+    };
+    let asks = ["-h", "--help", "--version", "-V", "help"].contains(&first.as_ref());
+    let verb = Cli::command()
+        .get_subcommands()
+        .any(|verb| verb.get_name() == first);
+    !asks && !verb
+}
+
+/// Writes one line to stderr; where that is closed, there is nobody to tell.
+pub fn say(line: &str) {
+    let line = format!("plyfs: {line}\n");
+    crate::error::best_effort(
+        "write to stderr",
+        std::io::stderr().write_all(line.as_bytes()),
+    );
+}
+
+fn finish(result: Result<ExitCode, MountError>) -> ExitCode {
+    result.unwrap_or_else(|refusal| {
+        say(&refusal.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+/// Help and version go to stdout; a wrong call is one line on stderr.
+fn refuse_usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        crate::error::best_effort("write the help", error.print());
+        return if error.use_stderr() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
+    }
+    say(&usage_line(error));
+    ExitCode::FAILURE
+}
+
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let message = text
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    // A message in several lines lists what is missing, one a line.
+    let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand]
+        .iter()
+        .find_map(|kind| match error.get(*kind) {
+            Some(ContextValue::String(one)) => Some(one.clone()),
+            Some(ContextValue::Strings(all)) => all.first().cloned(),
+            _ => None,
+        });
+    match meant {
+        Some(meant) => format!("{message}; did you mean {meant}?"),
+        None => format!("{message}; see plyfs --help"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_verb_first_is_ours_and_anything_else_is_the_helper_form() {
+        for line in [
+            "plyfs mount /m",
+            "plyfs run true",
+            "plyfs --help",
+            "plyfs -V",
+            "plyfs",
+        ] {
+            assert!(!is_helper_form(&args(line)), "{line}");
+        }
+        for line in [
+            "plyfs -o lowerdir=/a /m",
+            "plyfs src /m",
+            "plyfs /m -f",
+            "plyfs -oro",
+        ] {
+            assert!(is_helper_form(&args(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_call_is_told_in_one_line() {
+        for (line, expected) in [
+            (
+                "plyfs mount --lowr /a /m",
+                "unexpected argument '--lowr' found; did you mean --lower?",
+            ),
+            (
+                "plyfs umount",
+                "the following required arguments were not provided: <MNT>; see plyfs --help",
+            ),
+        ] {
+            let error = Cli::try_parse_from(args(line)).expect_err(line);
+            assert_eq!(usage_line(&error), expected, "{line}");
+        }
+    }
+}

@@ -69,6 +69,8 @@ pub struct MountFlags {
     pub atime: bool,
     /// Let users other than the mounting one in.
     pub allow_other: bool,
+    /// Of those others, let root alone in.
+    pub allow_root: bool,
     /// Let the kernel check permissions.
     pub default_permissions: bool,
     /// First field in /proc/mounts.
@@ -86,6 +88,7 @@ impl Default for MountFlags {
             exec: true,
             atime: false,
             allow_other: false,
+            allow_root: false,
             default_permissions: true,
             fsname: "plyfs".into(),
             subtype: "plyfs".into(),
@@ -110,6 +113,10 @@ pub struct MountPlan {
     pub timeout: CacheTimeout,
     /// How owners are shown.
     pub owners: OwnerView,
+    /// What is mounted on a directory of a layer hides that directory's content, as it does
+    /// for everyone else; otherwise a layer shows its own content below such mounts where
+    /// it can. `plyfs run` hides its own upper this way.
+    pub respect_mounts: bool,
     /// Skip all syncing: the upper is thrown away after a crash.
     pub volatile: bool,
     /// Keep hard links whole across copy-up and remounts (`index=`).
@@ -133,6 +140,7 @@ impl MountPlan {
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
             owners: OwnerView::default(),
+            respect_mounts: false,
             volatile: false,
             index: true,
             max_write: None,

@@ -1,1 +1,326 @@
-//! (skeleton)
+//! Copy-up: a file of a lower layer comes to exist in the upper, at one stroke.
+
+pub mod data;
+pub mod meta;
+pub mod nlink;
+pub mod publish;
+
+use crate::error::{Errno, Result, SysError, best_effort};
+use crate::layer::handle::Origin;
+use crate::layer::scratch::Scratch;
+use crate::layer::{Layer, Look};
+use crate::merge::name::Name;
+use crate::node::{Node, Place, Tree};
+use crate::sys::fs::{
+    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
+    S_IFREG,
+};
+use crate::sys::io;
+use crate::sys::path::At;
+use meta::OwnerMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// How much of a file's data is wanted in the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of it.
+    All,
+    /// This many bytes: the rest is about to be cut off.
+    Bytes(u64),
+}
+
+/// What copy-up needs beside the tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// No file is synced before it is published.
+    pub volatile: bool,
+    /// How owners are shown, and so how they are kept.
+    pub owners: OwnerMap,
+}
+
+/// Makes `node` exist in the upper, and its ancestors before it.
+///
+/// # Errors
+/// EROFS without an upper; whatever the copying met, and then nothing has changed.
+pub fn ensure(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -> Result<()> {
+    while !node.in_upper() {
+        let next = topmost_missing(node);
+        let keep = if next.ino == node.ino {
+            keep
+        } else {
+            Keep::All
+        };
+        copy_up_one(tree, settings, &next, keep)?;
+    }
+    Ok(())
+}
+
+/// The first of `node` and its ancestors, from the root down, without an upper part.
+fn topmost_missing(node: &Arc<Node>) -> Arc<Node> {
+    let mut missing = node.clone();
+    while let Place::Named(parent, _) = missing.place() {
+        if parent.in_upper() {
+            break;
+        }
+        missing = parent;
+    }
+    missing
+}
+
+/// One copy-up under way; whatever it has made is discarded unless it is published.
+struct Job<'a> {
+    tree: &'a Tree,
+    settings: &'a Settings,
+    node: &'a Arc<Node>,
+    scratch: &'a Scratch,
+    upper: &'a Arc<Layer>,
+    source: Source,
+    temp: Vec<u8>,
+}
+
+/// The lower file.
+struct Source {
+    layer: Arc<Layer>,
+    door: crate::node::door::Door,
+    look: Look,
+}
+
+fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -> Result<()> {
+    let upper = tree.upper_layer()?;
+    let scratch = tree.layers.scratch.as_ref().ok_or(Errno::EROFS)?;
+    let _single_flight = node.copyup.lock();
+    if node.in_upper() {
+        return Ok(());
+    }
+    let place = node.place();
+    if let Place::Named(parent, _) = &place
+        && !parent.in_upper()
+    {
+        // It was moved meanwhile; the caller climbs again.
+        return Ok(());
+    }
+    let (layer, door) = tree.door(node)?;
+    let look = layer.look(door.at())?;
+    let job = Job {
+        tree,
+        settings,
+        node,
+        scratch,
+        upper,
+        source: Source { layer, door, look },
+        temp: scratch.temp_name(),
+    };
+    let done = job.run(&place, keep);
+    if done.is_err() {
+        scratch.discard(&job.temp);
+    }
+    done
+}
+
+impl Job<'_> {
+    fn run(&self, place: &Place, keep: Keep) -> Result<()> {
+        let origin = self.origin();
+        let indexed = self.index_name(origin.as_ref());
+        self.make(keep, origin.as_ref(), indexed.is_some())?;
+        let at = At::new(self.scratch.dir(), &self.temp);
+        let ino = fs::stat(at)?.ino;
+        match place {
+            Place::Named(parent, name) => {
+                self.publish(parent, name, indexed.as_deref(), origin.is_some())?;
+            }
+            Place::Gone => {
+                let held = fs::open(at, O_PATH | O_NOFOLLOW, 0)?;
+                fs::unlink(at)?;
+                self.tree.set_place(self.node, Place::Held(Arc::new(held)));
+            }
+            Place::Root | Place::Indexed(_) | Place::Held(_) => return Err(Errno::EIO),
+        }
+        if let Some(name) = indexed {
+            self.tree.set_place(self.node, Place::Indexed(name.into()));
+        }
+        let stack = self.node.stack().copied_up(ino);
+        self.node.set_stack(stack);
+        self.tree.files.forget(self.node.ino);
+        Ok(())
+    }
+
+    /// The origin to record. A hard link that is not indexed gets none: its copy no
+    /// longer is the file that the other names show.
+    fn origin(&self) -> Option<Origin> {
+        let look = &self.source.look;
+        if look.covered {
+            return None;
+        }
+        if !look.stat.is_dir() && look.stat.nlink > 1 && self.scratch.index().is_none() {
+            return None;
+        }
+        best_effort(
+            "take the origin's handle",
+            Origin::of(&self.source.layer, self.source.door.at()),
+        )
+    }
+
+    /// The index entry of a hard link.
+    fn index_name(&self, origin: Option<&Origin>) -> Option<Vec<u8>> {
+        let stat = &self.source.look.stat;
+        let wanted = !stat.is_dir() && stat.nlink > 1 && self.scratch.index().is_some();
+        origin.filter(|_| wanted).map(Origin::index_name)
+    }
+
+    /// Makes the whole file under its temporary name.
+    fn make(&self, keep: Keep, origin: Option<&Origin>, indexed: bool) -> Result<()> {
+        let at = At::new(self.scratch.dir(), &self.temp);
+        let stat = &self.source.look.stat;
+        let from = self.source.door.at();
+        match stat.mode & S_IFMT {
+            S_IFREG => self.copy_data(at, keep)?,
+            S_IFDIR => fs::mkdir(at, 0o700)?,
+            S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
+            kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
+        }
+        if stat.format() == S_IFCHR && stat.rdev == (0, 0) {
+            return Err(Errno::EIO);
+        }
+        meta::copy(
+            from,
+            stat,
+            at,
+            &self.settings.owners,
+            self.source.look.covered,
+        )?;
+        if let Some(origin) = origin {
+            let keys = self.upper.identity_keys();
+            let set = crate::sys::xattr::set(at, keys.origin, origin.as_bytes(), 0);
+            best_effort("record the origin", set);
+            if indexed {
+                let links = stat.nlink;
+                nlink::write(keys, at, nlink::Base::Lower(links), links)?;
+            }
+        }
+        meta::copy_times(stat, at)?;
+        Ok(())
+    }
+
+    fn copy_data(&self, at: At<'_>, keep: Keep) -> Result<()> {
+        let from = self
+            .tree
+            .open(self.node, O_RDONLY | crate::sys::fs::O_NONBLOCK)?;
+        let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
+        let stat = &self.source.look.stat;
+        let len = match keep {
+            Keep::All => stat.size,
+            Keep::Bytes(n) => n.min(stat.size),
+        };
+        data::copy(&self.source.layer, &from, &to, stat, len)?;
+        if !self.settings.volatile && len > 0 {
+            io::sync(&to, false)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the temporary its name, and puts the parent's times back: to the user
+    /// nothing has happened there.
+    fn publish(
+        &self,
+        parent: &Node,
+        name: &Name,
+        indexed: Option<&[u8]>,
+        has_origin: bool,
+    ) -> Result<()> {
+        let dir = self.tree.upper_dir(parent)?;
+        if has_origin {
+            mark_impure(self.tree, parent, &dir)?;
+        }
+        let before = fs::stat(At::fd(&*dir))?;
+        let temp = At::new(self.scratch.dir(), &self.temp);
+        let to = At::new(&*dir, name);
+        match indexed {
+            None => publish::publish(temp, to)?,
+            Some(index_name) => {
+                let index = self.tree.index_dir()?;
+                let entry = At::new(&*index, index_name);
+                publish::publish(temp, entry)?;
+                fs::link(entry, to)?;
+                let keys = self.upper.identity_keys();
+                let base = nlink::Base::Upper(fs::stat(entry)?.nlink);
+                nlink::write(keys, entry, base, self.source.look.stat.nlink)?;
+            }
+        }
+        best_effort(
+            "restore the parent's times",
+            meta::copy_times(&before, At::fd(&*dir)),
+        );
+        Ok(())
+    }
+}
+
+/// Marks the upper's part `fd` of directory `dir` as holding files with an origin
+/// (overlayfs.rst and `ovl_set_impure`), so that readdir looks those up.
+///
+/// # Errors
+/// setxattr's, but that the filesystem has none.
+pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
+    let part = dir.as_dir()?;
+    if part.impure.get() == Some(true) {
+        return Ok(());
+    }
+    let keys = tree.upper_layer()?.identity_keys();
+    match crate::sys::xattr::set(At::fd(&**fd), keys.impure, b"y", 0) {
+        Ok(()) => {}
+        Err(SysError {
+            errno: Errno::EOPNOTSUPP,
+            ..
+        }) => {}
+        Err(e) => return Err(e.errno),
+    }
+    part.impure.learn(true);
+    Ok(())
+}
+
+/// Gives `name` in `parent` an upper entry of its own, for a hard link that was
+/// copied up through another name: overlayfs calls it the upper alias. `lower_links`
+/// is the link count of the lower file.
+///
+/// # Errors
+/// linkat's.
+pub fn ensure_alias(
+    tree: &Tree,
+    node: &Node,
+    parent: &Node,
+    name: &[u8],
+    lower_links: u32,
+) -> Result<()> {
+    let Place::Indexed(index_name) = node.place() else {
+        return Ok(());
+    };
+    let dir = tree.upper_dir(parent)?;
+    let to = At::new(&*dir, name);
+    if let Ok(there) = fs::stat(to)
+        && Some(there.ino) == node.stack().upper
+    {
+        return Ok(());
+    }
+    mark_impure(tree, parent, &dir)?;
+    let before = fs::stat(At::fd(&*dir))?;
+    let index = tree.index_dir()?;
+    let entry = At::new(&*index, &index_name);
+    let keys = tree.upper_layer()?.identity_keys();
+    let own = fs::stat(entry)?.nlink;
+    let links = nlink::read(keys, entry, own, Some(lower_links))?.unwrap_or(lower_links);
+    // The link changes the upper's count but not the union's, so for the while the
+    // count is kept relative to the lower's, which stays what it is.
+    nlink::write(keys, entry, nlink::Base::Lower(lower_links), links)?;
+    fs::link(entry, to)?;
+    nlink::write(
+        keys,
+        entry,
+        nlink::Base::Upper(fs::stat(entry)?.nlink),
+        links,
+    )?;
+    best_effort(
+        "restore the parent's times",
+        meta::copy_times(&before, At::fd(&*dir)),
+    );
+    Ok(())
+}

@@ -1,24 +1,681 @@
 //! fuser::Filesystem: convert, call Union, answer once.
+//!
+//! There is no per-open state: `open` and `opendir` answer ENOSYS once, and the
+//! kernel opens by itself from then on (FUSE_NO_OPEN_SUPPORT); so do `create` (the
+//! kernel makes a node and opens it), `flush` and `access`.
 
-use crate::union::Union;
+use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
+use crate::config::plan::{CacheTimeout, MountPlan};
+use crate::error::{Errno, Result};
+use crate::sys::creds::Caller;
+use crate::union::{Entry, New, SetAttr, Union};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// For ever, as far as the kernel's clock goes.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+/// Items taken from a directory at a time; what does not fit in the answer is asked
+/// for again, and for the entries of READDIRPLUS that would be work for nothing.
+const READDIR_BATCH: usize = 1024;
+const READDIRPLUS_BATCH: usize = 32;
+const MAX_WRITE: u32 = 1 << 20;
+const MAX_BACKGROUND: u16 = 64;
 
 /// Answers the kernel's requests from a [`Union`].
 #[derive(Debug)]
 pub struct Adapter {
     union: Arc<Union>,
+    ttl: Duration,
+    max_write: u32,
+    /// The kernel opens files and directories without asking.
+    opens_by_itself: bool,
 }
 
 impl Adapter {
-    /// An adapter over `union`.
-    pub fn new(union: Arc<Union>) -> Adapter {
-        Adapter { union }
+    /// An adapter over `union`, with the caching of `plan`.
+    pub fn new(union: Arc<Union>, plan: &MountPlan) -> Adapter {
+        Adapter {
+            union,
+            ttl: match plan.timeout {
+                CacheTimeout::Forever => FOREVER,
+                CacheTimeout::Seconds(s) => {
+                    Duration::try_from_secs_f64(s).map_or(FOREVER, |d| d.min(FOREVER))
+                }
+            },
+            max_write: plan.max_write.unwrap_or(MAX_WRITE),
+            opens_by_itself: false,
+        }
     }
 
     /// The union that it answers from.
     pub fn union(&self) -> &Arc<Union> {
         &self.union
     }
+
+    fn answer_entry(&self, reply: ReplyEntry, result: Result<Entry<'_>>) {
+        match result {
+            Ok(entry) => {
+                reply.entry(&self.ttl, &attr(&entry.attr), Generation(0));
+                entry.node.told();
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
 }
 
-impl fuser::Filesystem for Adapter {}
+fn caller(request: &Request, umask: u32) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        umask,
+    }
+}
+
+/// A bug in one request is EIO for that request: the answer that `act` owns says so
+/// when it is dropped by the panic.
+fn guarded(operation: &'static str, act: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(act)).is_err() {
+        log::error!("{operation}: a bug in plyfs; the request was answered with EIO");
+    }
+}
+
+fn empty(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn value(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
+    match result {
+        Ok(data) if size == 0 => reply.size(data.len() as u32),
+        Ok(data) if data.len() > size as usize => reply.error(errno(Errno::ERANGE)),
+        Ok(data) => reply.data(&data),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// What an absent name is answered with, so that the kernel remembers its absence:
+/// an entry without an inode (`fuse_lookup_name` in fs/fuse/dir.c).
+fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(0),
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+thread_local! {
+    /// The answer to a READ, kept so that none is allocated and zeroed anew.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_BIG_WRITES,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_HAS_IOCTL_DIR,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_NO_OPEN_SUPPORT,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_MAX_PAGES,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                log::info!("this kernel does not offer {flag:?}");
+            }
+        }
+        let both = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        self.opens_by_itself = config.capabilities().contains(both);
+        if let Err(nearest) = config.set_max_write(self.max_write) {
+            log::info!("max_write {} is not to be had: {nearest}", self.max_write);
+            config.set_max_write(nearest).map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidInput, "max_write cannot be set")
+            })?;
+        }
+        if config.set_max_background(MAX_BACKGROUND).is_err() {
+            log::info!("max_background stays what it is");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guarded("lookup", || {
+            match self.union.lookup(parent.0, name.as_bytes()) {
+                Ok(Some(entry)) => self.answer_entry(reply, Ok(entry)),
+                Ok(None) => reply.entry(&self.ttl, &absent(), Generation(0)),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+        guarded("forget", || self.union.forget(ino.0, nlookup));
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        guarded("getattr", || match self.union.getattr(ino.0) {
+            Ok(a) => reply.attr(&self.ttl, &attr(&a)),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        guarded("setattr", || {
+            match self.union.setattr(ino.0, &set, &caller(request, 0)) {
+                Ok(a) => reply.attr(&self.ttl, &attr(&a)),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        guarded("readlink", || match self.union.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded("mknod", || {
+            let new = New::Node(mode, unpack_rdev(rdev));
+            let caller = caller(request, umask);
+            let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
+            self.answer_entry(reply, made);
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded("mkdir", || {
+            let caller = caller(request, umask);
+            let new = New::Directory(mode);
+            let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
+            self.answer_entry(reply, made);
+        });
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("unlink", || {
+            empty(reply, self.union.unlink(parent.0, name.as_bytes()));
+        });
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("rmdir", || {
+            empty(reply, self.union.rmdir(parent.0, name.as_bytes()));
+        });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        guarded("symlink", || {
+            let caller = caller(request, 0);
+            let new = New::Symlink(target.as_os_str().as_bytes());
+            let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
+            self.answer_entry(reply, made);
+        });
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        guarded("rename", || {
+            let (from, to) = (name.as_bytes(), new_name.as_bytes());
+            let done = self
+                .union
+                .rename(parent.0, from, new_parent.0, to, flags.bits());
+            empty(reply, done);
+        });
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        guarded("link", || {
+            let made = self.union.link(ino.0, parent.0, name.as_bytes());
+            self.answer_entry(reply, made);
+        });
+    }
+
+    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens_by_itself {
+            reply.error(errno(Errno::ENOSYS));
+        } else {
+            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            reply.opened(FileHandle(0), flags);
+        }
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guarded("read", || {
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                let size = size as usize;
+                if buffer.len() < size {
+                    buffer.resize(size, 0);
+                }
+                let room = buffer.get_mut(..size).unwrap_or_default();
+                match self.union.read(ino.0, offset, room, flags.0) {
+                    Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
+                    Err(e) => reply.error(errno(e)),
+                }
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        guarded("write", || {
+            let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            match self.union.write(ino.0, offset, data, clear) {
+                Ok(n) => reply.written(n as u32),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded("fsync", || empty(reply, self.union.fsync(ino.0, datasync)));
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens_by_itself {
+            reply.error(errno(Errno::ENOSYS));
+        } else {
+            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+            reply.opened(FileHandle(0), flags);
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        guarded("readdir", || {
+            let mut cookie = offset;
+            loop {
+                let items = match self.union.readdir(ino.0, cookie, READDIR_BATCH) {
+                    Ok(items) => items,
+                    Err(e) if cookie == offset => return reply.error(errno(e)),
+                    Err(_) => return reply.ok(),
+                };
+                if items.is_empty() {
+                    return reply.ok();
+                }
+                for item in items {
+                    let kind = file_type(u32::from(item.kind) << 12);
+                    let name = OsStr::from_bytes(&item.name);
+                    if reply.add(INodeNo(item.ino), item.cookie, kind, name) {
+                        return reply.ok();
+                    }
+                    cookie = item.cookie;
+                }
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        guarded("readdirplus", || {
+            let mut cookie = offset;
+            loop {
+                let items = match self.union.readdirplus(ino.0, cookie, READDIRPLUS_BATCH) {
+                    Ok(items) => items,
+                    Err(e) if cookie == offset => return reply.error(errno(e)),
+                    Err(_) => return reply.ok(),
+                };
+                if items.is_empty() {
+                    return reply.ok();
+                }
+                for (item, entry) in items {
+                    let name = OsStr::from_bytes(&item.name);
+                    let told = match &entry {
+                        Some(entry) => attr(&entry.attr),
+                        None => FileAttr {
+                            ino: INodeNo(item.ino),
+                            kind: file_type(u32::from(item.kind) << 12),
+                            ..absent()
+                        },
+                    };
+                    let number = INodeNo(item.ino);
+                    let at = item.cookie;
+                    if reply.add(number, at, name, &self.ttl, &told, Generation(0)) {
+                        return reply.ok();
+                    }
+                    if let Some(entry) = entry {
+                        entry.node.told();
+                    }
+                    cookie = at;
+                }
+            }
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded("fsyncdir", || {
+            empty(reply, self.union.fsync(ino.0, datasync));
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        guarded("statfs", || match self.union.statfs() {
+            Ok(s) => reply.statfs(
+                s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+            ),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        guarded("setxattr", || {
+            let who = caller(request, 0);
+            let name = name.as_bytes();
+            let set = self
+                .union
+                .setxattr(ino.0, name, value, flags, &who, request.pid());
+            empty(reply, set);
+        });
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        guarded("getxattr", || {
+            value(reply, size, self.union.getxattr(ino.0, name.as_bytes()));
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        guarded("listxattr", || {
+            value(reply, size, self.union.listxattr(ino.0));
+        });
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("removexattr", || {
+            empty(reply, self.union.removexattr(ino.0, name.as_bytes()));
+        });
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn bmap(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _blocksize: u32,
+        _idx: u64,
+        reply: ReplyBmap,
+    ) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        command: u32,
+        in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        guarded("ioctl", || {
+            match self.union.ioctl(ino.0, command, in_data) {
+                Ok(data) => {
+                    let out = data.get(..out_size as usize).unwrap_or(&data);
+                    reply.ioctl(0, out);
+                }
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guarded("fallocate", || {
+            let who = caller(request, 0);
+            empty(
+                reply,
+                self.union.fallocate(ino.0, mode, offset, length, &who),
+            );
+        });
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        guarded("lseek", || match self.union.lseek(ino.0, offset, whence) {
+            Ok(at) => reply.offset(at as i64),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        guarded("copy_file_range", || {
+            let len = len.min(i32::MAX as u64) as usize;
+            let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
+            let who = caller(request, 0);
+            match self.union.copy_file_range(from, to, len, &who) {
+                Ok(n) => reply.written(n as u32),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+}

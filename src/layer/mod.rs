@@ -1,1 +1,88 @@
-//! (skeleton)
+//! Layers: the real directory trees that a union is made of.
+
+pub mod dirfds;
+pub mod handle;
+pub mod marks;
+pub mod open;
+pub mod private;
+pub mod probe;
+pub mod scratch;
+
+use crate::error::SysError;
+use crate::sys::fs::{self, Stat};
+use crate::sys::path::At;
+use dirfds::DirFds;
+use marks::Known;
+use probe::Caps;
+use scratch::Scratch;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One real directory tree.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its place in the stack: 0 is the topmost.
+    pub index: usize,
+    /// Whether it is the one that is written.
+    pub is_upper: bool,
+    /// As the user named it; for messages only.
+    pub path: PathBuf,
+    /// The root directory.
+    pub root: Arc<OwnedFd>,
+    /// Which mount the root was reached through.
+    pub mnt_id: u64,
+    /// Device of the root.
+    pub dev: u64,
+    /// Whether `root` is a private copy of its mount, on which nothing is mounted.
+    pub private_mount: bool,
+    /// What its filesystem can do, learned once.
+    pub caps: Caps,
+    /// Whether files of it can be cloned into the upper.
+    pub clones: Known,
+}
+
+/// One look at a name of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// What is there.
+    pub stat: Stat,
+    /// Whether it is a directory on which another filesystem is mounted. What lies
+    /// below belongs to that filesystem, not to the layer, so it is taken as empty.
+    pub covered: bool,
+}
+
+impl Layer {
+    /// Looks at a file of this layer.
+    pub fn look(&self, at: At<'_>) -> Result<Look, SysError> {
+        let stat = if self.is_upper {
+            fs::stat(at)?
+        } else {
+            fs::stat_unsynced(at)?
+        };
+        Ok(Look {
+            covered: stat.is_dir() && stat.mnt_id != self.mnt_id,
+            stat,
+        })
+    }
+}
+
+/// All layers of a union, with what is shared between them.
+#[derive(Debug)]
+pub struct LayerSet {
+    /// The writable layer.
+    pub upper: Option<Arc<Layer>>,
+    /// The read-only layers, topmost first.
+    pub lowers: Vec<Arc<Layer>>,
+    /// The work directory; there is one where there is an upper.
+    pub scratch: Option<Scratch>,
+    /// Open directories.
+    pub fds: DirFds,
+}
+
+impl LayerSet {
+    /// The topmost layer.
+    pub fn top(&self) -> Option<&Arc<Layer>> {
+        self.upper.as_ref().or(self.lowers.first())
+    }
+}

@@ -1,1 +1,255 @@
-//! (skeleton)
+//! Nodes: the files of the union that the kernel knows, and where each really is.
+
+pub mod dir;
+pub mod door;
+pub mod handles;
+pub mod lock;
+pub mod stack;
+pub mod table;
+
+use crate::error::{Errno, Result};
+use crate::layer::LayerSet;
+use crate::layer::dirfds::RealDir;
+use crate::merge::inomap::{Ino, InoMap, ROOT, RealId};
+use crate::merge::listing::CookieKey;
+use crate::merge::name::Name;
+use crate::sys::fs::{S_IFDIR, S_IFREG, Stat};
+use dir::DirPart;
+use handles::FileFds;
+use parking_lot::{Mutex, RwLock};
+use stack::{Lower, Stack};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use table::NodeTable;
+
+/// Where a node is in the union, which is also where its upper part is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The root of the union.
+    Root,
+    /// This name in that directory; of several hard links, one of them.
+    Named(Arc<Node>, Name),
+    /// A hard link copied up: its upper part is this entry of the index, whatever
+    /// becomes of its names.
+    Indexed(Box<[u8]>),
+    /// No name is known any more; its upper part is kept open.
+    Held(Arc<OwnedFd>),
+    /// No name any more, and nothing of it is in the upper.
+    Gone,
+}
+
+/// One file of the union.
+#[derive(Debug)]
+pub struct Node {
+    /// Its inode number; never changes.
+    pub ino: Ino,
+    /// Its type, as `S_IF*`; never changes.
+    pub kind: u32,
+    /// Names, children and listing, of a directory.
+    pub dir: Option<Box<DirPart>>,
+    /// Held while it is copied up, and by whoever changes its place.
+    pub copyup: Mutex<()>,
+    place: RwLock<Place>,
+    stack: RwLock<Arc<Stack>>,
+    lookups: AtomicU64,
+    /// Known to have no setuid, setgid or capabilities that a write would clear.
+    harmless: AtomicBool,
+}
+
+impl Node {
+    /// A node at `place` that lives in `stack`.
+    pub fn new(ino: Ino, kind: u32, place: Place, stack: Stack) -> Node {
+        Node {
+            ino,
+            kind,
+            dir: (kind == S_IFDIR).then(Box::default),
+            copyup: Mutex::new(()),
+            place: RwLock::new(place),
+            stack: RwLock::new(Arc::new(stack)),
+            lookups: AtomicU64::new(0),
+            harmless: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == S_IFDIR
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == S_IFREG
+    }
+
+    /// Its directory part.
+    ///
+    /// # Errors
+    /// ENOTDIR where it is no directory.
+    pub fn as_dir(&self) -> Result<&DirPart> {
+        self.dir.as_deref().ok_or(Errno::ENOTDIR)
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.place.read().clone()
+    }
+
+    /// Where it lives.
+    pub fn stack(&self) -> Arc<Stack> {
+        self.stack.read().clone()
+    }
+
+    /// Whether it has a part in the upper.
+    pub fn in_upper(&self) -> bool {
+        self.stack.read().upper.is_some()
+    }
+
+    /// Replaces its stack, whole.
+    pub fn set_stack(&self, stack: Stack) {
+        let stack = Arc::new(stack);
+        let _old = std::mem::replace(&mut *self.stack.write(), stack);
+    }
+
+    /// Whether no name of it is left.
+    pub fn is_removed(&self) -> bool {
+        matches!(*self.place.read(), Place::Held(_) | Place::Gone)
+    }
+
+    /// Whether its place is `name` in `parent`.
+    pub fn is_at(&self, parent: &Node, name: &[u8]) -> bool {
+        matches!(&*self.place.read(), Place::Named(p, n) if p.ino == parent.ino && &**n == name)
+    }
+
+    /// Whether writing to it need not clear setuid, setgid and capabilities.
+    pub fn is_harmless(&self) -> bool {
+        self.harmless.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it is harmless.
+    pub fn set_harmless(&self, yes: bool) {
+        self.harmless.store(yes, Ordering::Relaxed);
+    }
+}
+
+/// What the whole tree of nodes shares.
+#[derive(Debug)]
+pub struct Tree {
+    /// The layers.
+    pub layers: LayerSet,
+    /// The nodes that the kernel knows.
+    pub table: NodeTable,
+    /// Open files.
+    pub files: FileFds,
+    /// The key of directory cookies.
+    pub cookies: CookieKey,
+    /// Held by a rename between two directories.
+    pub rename_gate: Mutex<()>,
+    /// The root; it is never forgotten.
+    pub root: Arc<Node>,
+    inos: RwLock<InoMap>,
+}
+
+impl Tree {
+    /// The tree over `layers`; `file_fds` bounds the open files.
+    ///
+    /// # Errors
+    /// When there is no layer, or a root cannot be looked at.
+    pub fn new(layers: LayerSet, file_fds: usize) -> Result<Tree> {
+        let top = layers.top().ok_or(Errno::EINVAL)?;
+        let mut inos = InoMap::default();
+        let stat = top.look(crate::sys::path::At::fd(&*top.root))?.stat;
+        inos.assign(RealId {
+            dev: stat.dev,
+            ino: stat.ino,
+        });
+        let dirs = layers
+            .lowers
+            .iter()
+            .map(|layer| Arc::new(RealDir::root(layer.clone())))
+            .collect();
+        let stack = Stack {
+            upper: layers.upper.as_ref().map(|_| stat.ino),
+            lower: Lower::Dirs(dirs),
+        };
+        let root = Arc::new(Node::new(ROOT, S_IFDIR, Place::Root, stack));
+        let table = NodeTable::default();
+        table.insert_root(root.clone());
+        Ok(Tree {
+            layers,
+            table,
+            files: FileFds::new(file_fds),
+            cookies: CookieKey::default(),
+            rename_gate: Mutex::new(()),
+            root,
+            inos: RwLock::new(inos),
+        })
+    }
+
+    /// The union's number for a real file.
+    pub fn ino_of(&self, id: RealId) -> Ino {
+        if let Some(ino) = self.inos.read().get(id) {
+            return ino;
+        }
+        self.inos.write().assign(id)
+    }
+
+    /// The union's number for a real file that was looked at.
+    pub fn ino_of_stat(&self, stat: &Stat) -> Ino {
+        self.ino_of(RealId {
+            dev: stat.dev,
+            ino: stat.ino,
+        })
+    }
+
+    /// The node that the kernel calls `ino`.
+    ///
+    /// # Errors
+    /// ESTALE for a number that it was never told or has forgotten.
+    pub fn node(&self, ino: Ino) -> Result<Arc<Node>> {
+        if ino == ROOT {
+            return Ok(self.root.clone());
+        }
+        self.table.get(ino).ok_or(Errno::ESTALE)
+    }
+
+    /// Gives `node` another place; whoever does it holds its copy-up lock.
+    pub fn set_place(&self, node: &Node, place: Place) {
+        let old = std::mem::replace(&mut *node.place.write(), place);
+        if let Place::Named(parent, _) = old {
+            self.reap(parent);
+        }
+    }
+
+    /// Takes back `count` lookups of `ino`.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if let Some(node) = self.table.release(ino, count) {
+            self.bury(node);
+        }
+    }
+
+    /// Lets go of a directory that a child held, and of its ancestors, if the kernel
+    /// has forgotten them.
+    fn reap(&self, parent: Arc<Node>) {
+        if let Some(node) = self.table.remove_unused(parent) {
+            self.bury(node);
+        }
+    }
+
+    /// Takes down a node that left the table, and the ancestors which only it kept.
+    fn bury(&self, node: Arc<Node>) {
+        let mut next = Some(node);
+        while let Some(node) = next {
+            self.files.forget(node.ino);
+            if node.is_dir() {
+                self.layers.fds.drop_upper(node.ino);
+            }
+            let place = std::mem::replace(&mut *node.place.write(), Place::Gone);
+            drop(node);
+            next = match place {
+                Place::Named(parent, _) => self.table.remove_unused(parent),
+                _ => None,
+            };
+        }
+    }
+}

@@ -1,19 +1,119 @@
-//! The union itself: one file per verb family; knows no FUSE.
+//! The union itself: one file per verb family. Every operation returns a `Result`;
+//! nothing here knows FUSE.
+
+mod attr;
+mod create;
+mod dir;
+mod file;
+mod lookup;
+mod remove;
+mod rename;
+mod xattr;
+
+pub use attr::{Attr, SetAttr};
+pub use create::New;
+pub use dir::Item;
+pub use lookup::Entry;
 
 use crate::config::plan::MountPlan;
-use crate::error::MountError;
+use crate::copyup::meta::OwnerMap;
+use crate::copyup::{self, Keep, Settings};
+use crate::error::{Errno, MountError, Result};
+use crate::layer::marks::is_mark_name;
+use crate::layer::open::open_layers;
+use crate::merge::name::{BadName, Name};
+use crate::node::{Node, Tree};
+use crate::sys::creds;
+use crate::sys::fs::{self, FsStat};
+use std::sync::Arc;
+
+/// Descriptors for files: at most this share of what the process may open.
+const FILE_FD_SHARE: u64 = 4;
+const FILE_FDS_MAX: u64 = 65536;
 
 /// A stack of layers shown as one tree.
 #[derive(Debug)]
-pub struct Union {}
+pub struct Union {
+    pub(crate) tree: Tree,
+    settings: Settings,
+    /// `.wh.` names are marks, and so not for users.
+    mark_files: bool,
+}
 
 impl Union {
     /// Opens the layers of `plan` and takes the work directory's lock.
     ///
     /// # Errors
     /// One line that names the path, the cause and the remedy.
-    pub fn open(plan: &MountPlan) -> Result<Union, MountError> {
-        log::debug!("opening {plan:?}");
-        Ok(Union {})
+    pub fn open(plan: &MountPlan) -> std::result::Result<Union, MountError> {
+        let layers = open_layers(plan)?;
+        let mark_files = layers.top().is_some_and(|layer| layer.caps.reads_files);
+        let limit = creds::raise_file_limit().unwrap_or(1024);
+        let file_fds = (limit / FILE_FD_SHARE).min(FILE_FDS_MAX) as usize;
+        let tree = Tree::new(layers, file_fds).map_err(|e| {
+            MountError::new(
+                plan.mount_point.display(),
+                format_args!("the layers cannot be shown: {e}"),
+                "name at least one readable layer",
+            )
+        })?;
+        Ok(Union {
+            tree,
+            settings: Settings {
+                volatile: plan.volatile,
+                owners: OwnerMap::new(plan.owners),
+            },
+            mark_files,
+        })
+    }
+
+    /// The node that the kernel calls `ino`.
+    fn node(&self, ino: u64) -> Result<Arc<Node>> {
+        self.tree.node(ino)
+    }
+
+    /// A directory that can still take names.
+    fn live_dir(&self, ino: u64) -> Result<Arc<Node>> {
+        let node = self.node(ino)?;
+        node.as_dir()?;
+        if node.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        Ok(node)
+    }
+
+    /// `bytes` as the name of something that a user makes.
+    fn new_name(&self, bytes: &[u8]) -> Result<Name> {
+        if self.mark_files && is_mark_name(bytes) {
+            return Err(Errno::EINVAL);
+        }
+        Name::new(bytes).map_err(|e| match e {
+            BadName::Invalid => Errno::EINVAL,
+            BadName::TooLong => Errno::ENAMETOOLONG,
+        })
+    }
+
+    /// Makes `node` exist in the upper.
+    fn ensure(&self, node: &Arc<Node>, keep: Keep) -> Result<()> {
+        copyup::ensure(&self.tree, &self.settings, node, keep)
+    }
+
+    /// Takes back `count` lookups of `ino`.
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.tree.forget(ino, count);
+    }
+
+    /// How many nodes the kernel knows.
+    pub fn nodes(&self) -> usize {
+        self.tree.table.len()
+    }
+
+    /// The figures of the upper's filesystem (the top lower's without an upper).
+    ///
+    /// # Errors
+    /// fstatfs's.
+    pub fn statfs(&self) -> Result<FsStat> {
+        let top = self.tree.layers.top().ok_or(Errno::EIO)?;
+        Ok(fs::statfs(&*top.root)?)
     }
 }

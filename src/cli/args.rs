@@ -1,0 +1,117 @@
+//! The grammar of the command line, from which help, man pages and completions come.
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A union filesystem in userspace.
+///
+/// Shows a stack of read-only layer directories and one writable upper directory as one
+/// tree. As a mount helper it is also called as: plyfs [SOURCE] MNT -o WORDS [-f] [-d] [-V]
+#[derive(Debug, Parser)]
+#[command(name = "plyfs", version, max_term_width = 90)]
+#[command(after_help = "PLYFS_LOG sets what is logged: error, warn, info, debug or trace.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Mount a union.
+    Mount(MountArgs),
+    /// Unmount a union, and wait until its daemon has let go of the layers.
+    Umount(UmountArgs),
+    /// Run a command inside a union, as root of a namespace of its own; needs no privilege.
+    Run(RunArgs),
+    /// Write the man pages.
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Write the completions of a shell to stdout.
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+}
+
+/// What `plyfs mount` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MountArgs {
+    /// A lower layer; may be repeated, topmost first
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub lower: Vec<PathBuf>,
+    /// The upper layer, which takes all changes; without it the union is read-only
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub upper: Option<PathBuf>,
+    /// The upper's scratch directory, on the same filesystem
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub work: Option<PathBuf>,
+    /// A TOML file with layers, upper, work and options
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Options as for mount(8), separated by commas
+    #[arg(short = 'o', long = "options", value_name = "WORDS")]
+    pub options: Vec<OsString>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Write the log to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+    /// Where the union appears
+    #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
+    pub mount_point: PathBuf,
+}
+
+/// What `plyfs umount` takes.
+#[derive(Args, Clone, Debug)]
+pub struct UmountArgs {
+    /// Detach at once and let those who still use it finish
+    #[arg(short, long)]
+    pub lazy: bool,
+    /// Where the union is mounted
+    #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
+    pub mount_point: PathBuf,
+}
+
+/// What `plyfs run` takes.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// A lower layer; may be repeated, topmost first; the host's root if none is given
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub lower: Vec<PathBuf>,
+    /// Go on with this upper, for instance one that an earlier run kept
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["keep", "discard"])]
+    pub upper: Option<PathBuf>,
+    /// Keep the changes in this new or empty directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub keep: Option<PathBuf>,
+    /// Throw the changes away at the end
+    #[arg(long, conflicts_with = "keep")]
+    pub discard: bool,
+    /// Options of the union, as for plyfs mount
+    #[arg(short = 'o', long = "options", value_name = "WORDS")]
+    pub options: Vec<OsString>,
+    /// Write the log to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// What `plyfs man` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Write all pages into this directory; without it the main page goes to stdout
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+}
+
+/// What `plyfs completions` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,156 @@
+//! Man pages and shell completions, made from the grammar of the command line.
+
+use super::args::{Cli, CompletionsArgs, ManArgs};
+use crate::config::check::plain;
+use crate::config::options::{Effect, Takes, WORDS};
+use crate::error::MountError;
+use clap::CommandFactory;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use std::io::{self, Write};
+use std::path::Path;
+
+fn not_written(what: &Path, e: &io::Error) -> MountError {
+    MountError::new(
+        what.display(),
+        plain(e),
+        "choose a place that can be written",
+    )
+}
+
+/// Writes the man pages: all of them into a directory, or the main one to stdout.
+///
+/// # Errors
+/// Where they cannot be written.
+pub fn man(args: &ManArgs) -> Result<(), MountError> {
+    let Some(out) = &args.out else {
+        let page = main_page().map_err(|e| not_written(Path::new("stdout"), &e))?;
+        return to_stdout(&page);
+    };
+    std::fs::create_dir_all(out).map_err(|e| not_written(out, &e))?;
+    for (name, page) in pages().map_err(|e| not_written(out, &e))? {
+        let path = out.join(name);
+        std::fs::write(&path, page).map_err(|e| not_written(&path, &e))?;
+    }
+    Ok(())
+}
+
+/// Writes the completions of one shell to stdout.
+///
+/// # Errors
+/// Where they cannot be written.
+pub fn completions(args: &CompletionsArgs) -> Result<(), MountError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "plyfs", &mut script);
+    to_stdout(&script)
+}
+
+fn to_stdout(bytes: &[u8]) -> Result<(), MountError> {
+    let mut out = io::stdout();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|e| not_written(Path::new("stdout"), &e))
+}
+
+fn main_page() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    Man::new(Cli::command()).render(&mut page)?;
+    Ok(page)
+}
+
+/// Every page with its file name: plyfs.1 and one for each verb that is not hidden.
+fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut pages = vec![("plyfs.1".to_owned(), main_page()?)];
+    let mut command = Cli::command();
+    command.build();
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        if verb.get_name() == "help" {
+            continue;
+        }
+        let name = format!("plyfs-{}", verb.get_name());
+        let title: &'static str = Box::leak(name.clone().into_boxed_str());
+        let mut page = Vec::new();
+        Man::new(verb.clone().name(title)).render(&mut page)?;
+        if verb.get_name() == "mount" {
+            options_section().to_writer(&mut page)?;
+            file_section().to_writer(&mut page)?;
+        }
+        pages.push((format!("{name}.1"), page));
+    }
+    Ok(pages)
+}
+
+/// What a word does, in a few words.
+fn meaning(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Lower => "The lower layers, topmost first, separated by colons.",
+        Effect::LowerMore => "One more lower layer, below the others.",
+        Effect::Upper => "The upper layer.",
+        Effect::Work => "The upper's scratch directory.",
+        Effect::Timeout => "How long the kernel may cache; for ever if it is not given.",
+        Effect::Marks => "The formats of whiteouts and opaque marks.",
+        Effect::UserXattr => "Write marks in user.overlay xattrs.",
+        Effect::Index => "Whether hard links stay whole across copy-up; on.",
+        Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
+        Effect::MaxWrite => "The largest write request, bytes.",
+        Effect::Threads => "How many threads serve requests; 2.",
+        Effect::Flag(_) => "As for mount(8) and fuse(4).",
+        Effect::FsName => "The source's name in /proc/mounts.",
+        Effect::Subtype => "What follows \"fuse.\" in /proc/mounts.",
+        Effect::Debug => "Log everything.",
+        Effect::NoEffect => "Accepted for the sake of other programs, without effect.",
+        Effect::Fstab => "For mount(8); ignored.",
+    }
+}
+
+fn options_section() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["OPTION WORDS"]);
+    for (name, takes, effect) in WORDS {
+        let word = match takes {
+            Takes::Value(example) => format!("{name}={example}"),
+            _ => (*name).to_owned(),
+        };
+        roff.control("TP", []);
+        roff.text([bold(word)]);
+        roff.text([roman(meaning(*effect))]);
+    }
+    roff
+}
+
+fn file_section() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["FILE"]);
+    roff.text([roman(
+        "Paths are relative to the file's directory; flags on the command line win.",
+    )]);
+    roff.control("nf", []);
+    for line in [
+        "layers = [\"/srv/app\", \"/srv/base\"]",
+        "upper = \"changes\"",
+        "work = \"changes.work\"",
+        "options = [\"noexec\", \"timeout=1.5\"]",
+    ] {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    roff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_a_page_and_every_word_stands_in_it() {
+        let pages = pages().expect("pages");
+        let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["plyfs.1", "plyfs-mount.1", "plyfs-umount.1", "plyfs-run.1"]
+        );
+        let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
+        for (name, ..) in WORDS {
+            assert!(mount.contains(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `plyfs umount`: unmount, then wait until the daemon has let go of the layers.
+
+use super::args::UmountArgs;
+use super::say;
+use crate::config::check::plain;
+use crate::error::MountError;
+use crate::fuse::mounting::{Unmounted, unmount};
+use crate::fuse::session::WATCHER;
+use crate::sys::mountinfo::{self, Mount};
+use crate::sys::process::wait_gone;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the daemon may take to let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn refuse(path: &Path, cause: impl std::fmt::Display, remedy: &str) -> MountError {
+    MountError::new(
+        format_args!("mount point {}", path.display()),
+        cause,
+        remedy,
+    )
+}
+
+/// Unmounts.
+///
+/// # Errors
+/// Where no plyfs is mounted there, or someone uses it.
+pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
+    let given = &args.mount_point;
+    let mount = find(given)?;
+    let daemon = daemon_of(&mount);
+    match unmount(&mount.point, args.lazy) {
+        Unmounted::Yes => {}
+        Unmounted::Busy => {
+            return Err(refuse(
+                given,
+                "it is in use",
+                "end what uses it (fuser -vm shows it), or detach it with --lazy",
+            ));
+        }
+        Unmounted::No(reason) => {
+            return Err(refuse(
+                given,
+                reason,
+                "unmount as the user who mounted it, or as root",
+            ));
+        }
+    }
+    if args.lazy {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(pid) = daemon {
+        let gone = crate::error::best_effort("wait for the daemon", wait_gone(pid, PATIENCE));
+        if gone == Some(false) {
+            say(&format!(
+                "{}: unmounted, but its daemon ({pid}) still serves it elsewhere",
+                given.display()
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The plyfs mount at `given`. Nothing is asked of the mount itself: it may be dead.
+fn find(given: &Path) -> Result<Mount, MountError> {
+    let table = mountinfo::read()
+        .map_err(|e| refuse(given, plain(&e), "mount /proc: unmounting needs it"))?;
+    let at = |point: &Path| table.iter().rev().find(|mount| mount.point == point);
+    let found = beside_itself(given)
+        .and_then(|point| at(&point))
+        .or_else(|| at(&given.canonicalize().ok()?));
+    let Some(mount) = found else {
+        let (cause, remedy) = match std::fs::symlink_metadata(given) {
+            Ok(_) => (
+                "nothing is mounted there".to_owned(),
+                "give a mount point: grep plyfs /proc/mounts shows them",
+            ),
+            Err(e) => (plain(&e), "correct the path"),
+        };
+        return Err(refuse(given, cause, remedy));
+    };
+    if mount.fs_type != "fuse.plyfs" && !(is_fuse(mount) && mount.source == "plyfs") {
+        return Err(refuse(
+            given,
+            format_args!("not a plyfs mount but {}", mount.fs_type),
+            "use umount for it",
+        ));
+    }
+    Ok(mount.clone())
+}
+
+fn is_fuse(mount: &Mount) -> bool {
+    mount.fs_type == "fuse" || mount.fs_type.starts_with("fuse.")
+}
+
+/// `given` with all symlinks resolved but for the last name, which is not looked at.
+fn beside_itself(given: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(given).ok()?;
+    let parent = absolute.parent()?.canonicalize().ok()?;
+    Some(parent.join(absolute.file_name()?))
+}
+
+/// The process that serves `mount`, by the name of the thread that awaits its signals.
+fn daemon_of(mount: &Mount) -> Option<i32> {
+    let wanted = format!("{WATCHER}{}", mount.dev.1);
+    let numbers = |dir: &str| -> Vec<i32> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    };
+    let named = |path: String, name: &str| {
+        std::fs::read_to_string(path).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    numbers("/proc").into_iter().find(|pid| {
+        numbers(&format!("/proc/{pid}/task"))
+            .into_iter()
+            .any(|task| named(format!("/proc/{pid}/task/{task}/comm"), &wanted))
+    })
+}

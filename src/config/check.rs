@@ -1,0 +1,292 @@
+//! From a request to a plan: everything that can be checked from the paths alone.
+
+use super::overlap::{self, Place};
+use super::plan::{MountPlan, UpperPlan};
+use super::request::Request;
+use crate::error::{Errno, MountError};
+use crate::sys::creds::effective_ids;
+use crate::sys::fs::{open_path, stat};
+use crate::sys::path::At;
+use crate::sys::process::{Access, may_access};
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// More lower layers than this are refused, as overlayfs does.
+pub const LOWERS_MAX: usize = 500;
+
+/// The part that a directory plays, for messages.
+pub const LOWER: &str = "lower layer";
+/// See [`LOWER`].
+pub const UPPER: &str = "upper";
+/// See [`LOWER`].
+pub const WORK: &str = "work directory";
+/// See [`LOWER`].
+pub const MOUNT_POINT: &str = "mount point";
+
+/// What an error says, without its number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => text.to_owned(),
+    }
+}
+
+fn refuse(role: &str, path: &Path, cause: impl Display, remedy: impl Display) -> MountError {
+    MountError::new(format_args!("{role} {}", path.display()), cause, remedy)
+}
+
+/// Why `path` cannot be looked at.
+fn unusable(role: &str, path: &Path, error: &io::Error) -> MountError {
+    let (cause, remedy) = match error.raw_os_error().map(Errno) {
+        Some(Errno::ENOENT) => (
+            "no such directory".to_owned(),
+            "create it with mkdir, or correct the path",
+        ),
+        Some(Errno::EACCES) => (plain(error), "ask for access to it, or run as its owner"),
+        Some(Errno::ENOTDIR) => (plain(error), "give a directory"),
+        Some(errno) if errno.0 == crate::sys::process::ENOTCONN => (
+            "a mount there has lost its daemon".to_owned(),
+            "unmount it first: fusermount3 -u, or umount",
+        ),
+        _ => (plain(error), "correct the path"),
+    };
+    refuse(role, path, cause, remedy)
+}
+
+/// Looks at the directory `given`, which may be reached through symlinks.
+fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
+    let fail = |e: io::Error| unusable(role, given, &e);
+    let real = given.canonicalize().map_err(fail)?;
+    let fd = open_path(&real, crate::sys::process::O_PATH).map_err(|e| fail(e.into()))?;
+    let stat = stat(At::fd(&fd)).map_err(|e| fail(e.into()))?;
+    if !stat.is_dir() {
+        return Err(refuse(role, given, "not a directory", "give a directory"));
+    }
+    Ok(Place {
+        role,
+        given: given.to_owned(),
+        real,
+        id: (stat.dev, stat.ino),
+        mount: stat.mnt_id,
+    })
+}
+
+fn readable(place: &Place) -> Result<(), MountError> {
+    may_access(&place.real, Access::List).map_err(|e| {
+        refuse(
+            place.role,
+            &place.given,
+            plain(&e.into()),
+            "it must be readable; ask for access to it, or run as its owner",
+        )
+    })
+}
+
+fn writable(place: &Place) -> Result<(), MountError> {
+    may_access(&place.real, Access::Change).map_err(|e| {
+        let remedy = if e.errno == Errno::EROFS {
+            "put it on a writable filesystem, or leave the upper out"
+        } else {
+            "it must be writable; ask for access to it, or choose a directory of your own"
+        };
+        refuse(place.role, &place.given, plain(&e.into()), remedy)
+    })
+}
+
+/// Whether `path` names a FUSE device that is mounted already: `/dev/fd/N`.
+pub fn device_number(path: &Path) -> Option<i32> {
+    let number = path.strip_prefix("/dev/fd").ok()?;
+    number.to_str()?.parse().ok().filter(|fd| *fd > 2)
+}
+
+impl Request {
+    /// Checks the request against the filesystem, and settles what was left open.
+    ///
+    /// # Errors
+    /// The first thing that stands against the mount.
+    pub fn check(self) -> Result<MountPlan, MountError> {
+        self.check_presence()?;
+        let mount_point = self.check_mount_point()?;
+        let lowers = self
+            .lowers
+            .iter()
+            .map(|path| {
+                let place = directory(LOWER, path)?;
+                readable(&place)?;
+                Ok(place)
+            })
+            .collect::<Result<Vec<_>, MountError>>()?;
+        overlap::no_layer_twice(&lowers)?;
+        let upper = self.check_upper(&lowers, mount_point.as_ref())?;
+        let (uid, _) = effective_ids();
+        let mut flags = self.flags;
+        if !flags.allow_root {
+            flags.allow_other = flags.allow_other || uid == 0 || everyone_may_allow_other();
+        }
+        Ok(MountPlan {
+            mount_point: match mount_point {
+                Some(place) => place.real,
+                None => self.mount_point.unwrap_or_default(),
+            },
+            lowers: lowers.into_iter().map(|place| place.real).collect(),
+            upper,
+            marks: self.marks,
+            xattrs: self.xattrs,
+            timeout: self.timeout,
+            volatile: self.volatile,
+            index: self.index,
+            max_write: self.max_write,
+            threads: self.threads,
+            flags,
+            ..MountPlan::new("", Vec::new())
+        })
+    }
+
+    fn check_presence(&self) -> Result<(), MountError> {
+        if self.mount_point.is_none() {
+            return Err(MountError::new(
+                MOUNT_POINT,
+                "none given",
+                "name the directory where the union shall appear, last",
+            ));
+        }
+        if self.lowers.is_empty() && (self.lowers_required || self.upper.is_none()) {
+            return Err(MountError::new(
+                "layers",
+                "none given",
+                "name at least one: --lower DIR, or -o lowerdir=DIR",
+            ));
+        }
+        if self.lowers.len() > LOWERS_MAX {
+            return Err(MountError::new(
+                "layers",
+                format_args!("{} lower layers given", self.lowers.len()),
+                format_args!("merge some: there may be {LOWERS_MAX} at most"),
+            ));
+        }
+        match (&self.upper, &self.work) {
+            (Some(upper), None) => Err(refuse(
+                UPPER,
+                upper,
+                "it has no work directory",
+                "name an empty directory beside it: --work DIR, or -o workdir=DIR",
+            )),
+            (None, Some(work)) if !self.lowers_required => Err(refuse(
+                WORK,
+                work,
+                "there is no upper that needs it",
+                "name the upper too: --upper DIR; or leave the work directory out",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The mount point; `None` for a device that is mounted already.
+    fn check_mount_point(&self) -> Result<Option<Place>, MountError> {
+        let given = self.mount_point.clone().unwrap_or_default();
+        if let Some(fd) = device_number(&given) {
+            return crate::sys::process::is_fuse_device(fd)
+                .then_some(None)
+                .ok_or_else(|| {
+                    refuse(
+                        MOUNT_POINT,
+                        &given,
+                        "not an open FUSE device",
+                        "give a directory, or a descriptor of /dev/fuse",
+                    )
+                });
+        }
+        directory(MOUNT_POINT, &given).map(Some)
+    }
+
+    fn check_upper(
+        &self,
+        lowers: &[Place],
+        mount_point: Option<&Place>,
+    ) -> Result<Option<UpperPlan>, MountError> {
+        let (Some(upper), Some(work)) = (&self.upper, &self.work) else {
+            return Ok(None);
+        };
+        let upper = directory(UPPER, upper)?;
+        let work = directory(WORK, work)?;
+        overlap::upper_and_work_apart(&upper, &work)?;
+        overlap::same_mount(&upper, &work)?;
+        for lower in lowers {
+            overlap::apart_from_lower(&upper, lower)?;
+            overlap::apart_from_lower(&work, lower)?;
+        }
+        for taken in [&upper, &work] {
+            if let Some(point) = mount_point {
+                overlap::not_mounted_inside(point, taken)?;
+            }
+            if self.flags.read_only {
+                readable(taken)?;
+            } else {
+                writable(taken)?;
+            }
+        }
+        Ok(Some(UpperPlan {
+            upper: upper.real,
+            work: work.real,
+        }))
+    }
+}
+
+/// Whether the administrator lets everyone use `allow_other`.
+fn everyone_may_allow_other() -> bool {
+    let conf = ["/etc/fuse.conf", "/usr/local/etc/fuse.conf"];
+    conf.iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .any(|text| text.lines().any(|line| line.trim() == "user_allow_other"))
+}
+
+/// `path` as it will still be true after the daemon has left this directory.
+///
+/// # Errors
+/// Where the working directory itself is gone.
+pub fn absolute(path: &Path) -> Result<PathBuf, MountError> {
+    std::path::absolute(path).map_err(|e| {
+        MountError::new(
+            path.display(),
+            plain(&e),
+            "give an absolute path, or run from a directory that exists",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_said_without_its_number() {
+        let error = io::Error::from_raw_os_error(Errno::EACCES.0);
+        assert_eq!(plain(&error), "permission denied");
+    }
+
+    #[test]
+    fn only_descriptors_past_the_standard_streams_are_devices() {
+        assert_eq!(device_number(Path::new("/dev/fd/7")), Some(7));
+        assert_eq!(device_number(Path::new("/dev/fd/2")), None);
+        assert_eq!(device_number(Path::new("/dev/fd")), None);
+        assert_eq!(device_number(Path::new("/dev/fd/x")), None);
+        assert_eq!(device_number(Path::new("/mnt/7")), None);
+    }
+
+    #[test]
+    fn an_upper_alone_is_a_union_unless_lower_layers_are_required() {
+        let mut request = Request {
+            mount_point: Some("/nowhere".into()),
+            upper: Some("/u".into()),
+            work: Some("/w".into()),
+            ..Request::default()
+        };
+        assert_eq!(request.check_presence(), Ok(()));
+        request.lowers_required = true;
+        assert!(request.check_presence().is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! A request for a mount: what the words, the flags and the file said, unchecked.
+
+use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_paths, unescape};
+use super::plan::{CacheTimeout, Marks, MountFlags, XattrSpace};
+use crate::error::MountError;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What was asked for so far. Later words replace earlier ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Where the union shall appear.
+    pub mount_point: Option<PathBuf>,
+    /// Lower layers, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// The upper layer.
+    pub upper: Option<PathBuf>,
+    /// Its scratch directory.
+    pub work: Option<PathBuf>,
+    /// Mark formats.
+    pub marks: Marks,
+    /// Namespace of the marks' xattrs.
+    pub xattrs: XattrSpace,
+    /// Kernel caching.
+    pub timeout: CacheTimeout,
+    /// No syncing.
+    pub volatile: bool,
+    /// Hard links kept whole.
+    pub index: bool,
+    /// Largest write request.
+    pub max_write: Option<u32>,
+    /// Serving threads.
+    pub threads: Option<usize>,
+    /// Flags of the mount; `allow_other` is settled when the request is checked.
+    pub flags: MountFlags,
+    /// Everything is to be logged.
+    pub debug: bool,
+    /// Lower layers are a must: an upper alone is no union.
+    pub lowers_required: bool,
+    /// What the log should say about words without effect.
+    pub notes: Vec<String>,
+}
+
+impl Default for Request {
+    fn default() -> Request {
+        Request {
+            mount_point: None,
+            lowers: Vec::new(),
+            upper: None,
+            work: None,
+            marks: Marks::default(),
+            xattrs: XattrSpace::default(),
+            timeout: CacheTimeout::default(),
+            volatile: false,
+            index: true,
+            max_write: None,
+            threads: None,
+            flags: MountFlags::default(),
+            debug: false,
+            lowers_required: false,
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Whether a word meant something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It did, and was heeded.
+    Known,
+    /// No such word.
+    Unknown,
+}
+
+/// A refusal of `word`.
+fn refuse(word: &Word, cause: impl Display, remedy: impl Display) -> MountError {
+    MountError::new(format_args!("option {}", word.as_written()), cause, remedy)
+}
+
+/// A whole number between `least` and `most`.
+fn number<T>(word: &Word, text: &str, least: T, most: T) -> Result<T, MountError>
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
+    text.parse::<T>()
+        .ok()
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| {
+            refuse(
+                word,
+                format_args!("not a whole number between {least} and {most}"),
+                format_args!("write for instance {}={least}", word.name),
+            )
+        })
+}
+
+/// One of the given choices.
+fn choice<T: Copy>(word: &Word, text: &str, choices: &[(&str, T)]) -> Result<T, MountError> {
+    let found = choices.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        refuse(
+            word,
+            "no such value",
+            format_args!("use one of: {}", names.join(", ")),
+        )
+    })
+}
+
+impl Request {
+    /// Heeds `word`; an unknown one is left to the caller.
+    ///
+    /// # Errors
+    /// Where a known word has a value that makes no sense.
+    pub fn apply(&mut self, word: &Word) -> Result<Applied, MountError> {
+        let Some((name, takes, effect)) = known(&word.name) else {
+            return Ok(Applied::Unknown);
+        };
+        match (takes, &word.value) {
+            (Takes::Nothing, Some(_)) => {
+                return Err(refuse(word, "takes no value", format_args!("write {name}")));
+            }
+            (Takes::Value(example), None) => {
+                return Err(refuse(
+                    word,
+                    "needs a value",
+                    format_args!("write {name}={example}"),
+                ));
+            }
+            _ => {}
+        }
+        self.take(word, effect)?;
+        Ok(Applied::Known)
+    }
+
+    /// As [`Request::apply`], but an unknown word is refused.
+    ///
+    /// # Errors
+    /// Also where there is no such word, with the one that was probably meant.
+    pub fn apply_strictly(&mut self, word: &Word) -> Result<(), MountError> {
+        match self.apply(word)? {
+            Applied::Known => Ok(()),
+            Applied::Unknown => Err(refuse(
+                word,
+                "no such option",
+                match nearest(&word.name, WORDS.iter().map(|(name, ..)| *name)) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => "see plyfs-mount(1) for those there are".into(),
+                },
+            )),
+        }
+    }
+
+    fn take(&mut self, word: &Word, effect: Effect) -> Result<(), MountError> {
+        let raw = word.value.as_deref().unwrap_or_default();
+        let value = unescape(raw);
+        let text = value.to_string_lossy();
+        match effect {
+            Effect::Lower => self.lowers = split_paths(unquoted(raw)),
+            Effect::LowerMore => self.lowers.push(value.into()),
+            Effect::Upper => self.upper = not_empty(word, value.into())?,
+            Effect::Work => self.work = not_empty(word, value.into())?,
+            Effect::Timeout => self.timeout = timeout(word, &text)?,
+            Effect::Marks => {
+                let all = [
+                    ("auto", Marks::Auto),
+                    ("overlay", Marks::Overlay),
+                    ("files", Marks::Files),
+                ];
+                self.marks = choice(word, &text, &all)?;
+            }
+            Effect::UserXattr => self.xattrs = XattrSpace::User,
+            Effect::Index => {
+                self.index = choice(word, &text, &[("on", true), ("off", false)])?;
+            }
+            Effect::Volatile => self.volatile = true,
+            Effect::MaxWrite => {
+                self.max_write = Some(number(word, &text, 4096, 16 * 1024 * 1024)?);
+            }
+            Effect::Threads => self.threads = Some(number(word, &text, 1, 64)?),
+            Effect::Flag(flag) => self.set_flag(flag),
+            Effect::FsName => self.flags.fsname = plain_name(word, &text)?,
+            Effect::Subtype => self.flags.subtype = plain_name(word, &text)?,
+            Effect::Debug => self.debug = true,
+            Effect::NoEffect => self.notes.push(format!(
+                "option {}: accepted, without effect",
+                word.as_written()
+            )),
+            Effect::Fstab => {}
+        }
+        Ok(())
+    }
+
+    fn set_flag(&mut self, flag: Flag) {
+        let flags = &mut self.flags;
+        match flag {
+            Flag::ReadOnly(on) => flags.read_only = on,
+            Flag::Suid(on) => flags.suid = on,
+            Flag::Dev(on) => flags.dev = on,
+            Flag::Exec(on) => flags.exec = on,
+            Flag::Atime(on) => flags.atime = on,
+            Flag::AllowOther => flags.allow_other = true,
+            Flag::AllowRoot => flags.allow_root = true,
+            Flag::DefaultPermissions(on) => flags.default_permissions = on,
+        }
+    }
+}
+
+/// Takes off the quotes around a whole value.
+fn unquoted(value: &OsStr) -> &OsStr {
+    use std::os::unix::ffi::OsStrExt;
+    value
+        .as_bytes()
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""))
+        .map_or(value, OsStr::from_bytes)
+}
+
+fn not_empty(word: &Word, path: PathBuf) -> Result<Option<PathBuf>, MountError> {
+    if path.as_os_str().is_empty() {
+        return Err(refuse(
+            word,
+            "names no directory",
+            format_args!("write {}=DIR", word.name),
+        ));
+    }
+    Ok(Some(path))
+}
+
+fn timeout(word: &Word, text: &str) -> Result<CacheTimeout, MountError> {
+    let seconds = text.parse::<f64>().ok();
+    seconds
+        .filter(|s| s.is_finite() && *s >= 0.0)
+        .map(CacheTimeout::Seconds)
+        .ok_or_else(|| {
+            refuse(
+                word,
+                "not a number of seconds",
+                "write for instance timeout=1.5, or leave it out where no layer changes",
+            )
+        })
+}
+
+/// A name for /proc/mounts: what would break its line is refused.
+fn plain_name(word: &Word, text: &str) -> Result<String, MountError> {
+    let bad = |c: char| c.is_control() || c == ',' || c == '\\';
+    if text.is_empty() || text.contains(bad) {
+        return Err(refuse(word, "not a name", "use letters, digits and dashes"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::split_words;
+    use super::*;
+    use std::path::Path;
+
+    fn request(list: &str) -> Result<Request, MountError> {
+        let mut request = Request::default();
+        for word in split_words(OsStr::new(list)) {
+            request.apply_strictly(&word)?;
+        }
+        Ok(request)
+    }
+
+    fn refusal(list: &str) -> String {
+        request(list).expect_err("a bad word").to_string()
+    }
+
+    #[test]
+    fn the_words_of_container_engines_are_known() {
+        let list = r#"lowerdir=/a:/b,upperdir=/u,workdir=/w,,volatile,ro,suid,dev,noexec,atime,
+allow_other,allow_root,default_permissions,fsname=x,subtype=y,max_write=131072,uidmapping=:0:1:5000,
+gidmapping=0:1:1001:1001:0:1,timeout=1.5,threaded=0,fsync=0,sync=1,fast_ino=1,writeback=1,
+noxattrs=1,plugins=a:b,xattr_permissions=2,squash_to_root,squash_to_uid=1,squash_to_gid=2,
+static_nlink,noacl,context="a:c1,c2",redirect_dir=on,index=off,metacopy=off,xino=auto,userxattr,
+debug,diratime"#
+            .replace('\n', "");
+        let request = request(&list).expect("all known");
+        assert_eq!(request.lowers, [Path::new("/a"), Path::new("/b")]);
+        assert_eq!(request.upper.as_deref(), Some(Path::new("/u")));
+        assert_eq!(request.work.as_deref(), Some(Path::new("/w")));
+        assert!(request.volatile && request.debug && !request.index);
+        assert_eq!(request.timeout, CacheTimeout::Seconds(1.5));
+        assert_eq!(request.xattrs, XattrSpace::User);
+        assert_eq!(request.max_write, Some(131072));
+        let flags = &request.flags;
+        assert!(flags.read_only && flags.suid && flags.dev && !flags.exec && flags.atime);
+        assert!(flags.allow_other && flags.allow_root && flags.default_permissions);
+        assert_eq!((flags.fsname.as_str(), flags.subtype.as_str()), ("x", "y"));
+    }
+
+    #[test]
+    fn later_words_win() {
+        let request = request("ro,lowerdir=/a,rw,lowerdir=/b,lowerdir+=/c").expect("all known");
+        assert!(!request.flags.read_only);
+        assert_eq!(request.lowers, [Path::new("/b"), Path::new("/c")]);
+    }
+
+    #[test]
+    fn an_unknown_word_is_left_to_the_caller_or_refused_with_a_suggestion() {
+        let word = split_words(OsStr::new("private")).remove(0);
+        let mut request = Request::default();
+        assert_eq!(request.apply(&word), Ok(Applied::Unknown));
+        assert_eq!(
+            refusal("lowredir=/a"),
+            "option lowredir=/a: no such option; did you mean lowerdir?"
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for (list, message) in [
+            (
+                "timeout=soon",
+                "option timeout=soon: not a number of seconds; write for instance timeout=1.5, \
+                 or leave it out where no layer changes",
+            ),
+            (
+                "timeout=-1",
+                "option timeout=-1: not a number of seconds; write for instance timeout=1.5, \
+                 or leave it out where no layer changes",
+            ),
+            (
+                "threads=0",
+                "option threads=0: not a whole number between 1 and 64; write for instance \
+                 threads=1",
+            ),
+            (
+                "max_write=lots",
+                "option max_write=lots: not a whole number between 4096 and 16777216; write \
+                 for instance max_write=4096",
+            ),
+            (
+                "marks=x",
+                "option marks=x: no such value; use one of: auto, overlay, files",
+            ),
+            ("ro=1", "option ro=1: takes no value; write ro"),
+            (
+                "upperdir",
+                "option upperdir: needs a value; write upperdir=DIR",
+            ),
+            (
+                "workdir=",
+                "option workdir=: names no directory; write workdir=DIR",
+            ),
+        ] {
+            assert_eq!(refusal(list), message, "{list}");
+        }
+    }
+}

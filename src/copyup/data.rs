@@ -1,0 +1,144 @@
+//! The bytes of a copy-up: clone, else copy_file_range, else a loop; holes stay holes.
+
+use crate::error::{Errno, SysError};
+use crate::layer::Layer;
+use crate::sys::fs::Stat;
+use crate::sys::io::{self, SEEK_DATA, SEEK_HOLE};
+use std::os::fd::OwnedFd;
+
+/// Bytes that one copy_file_range asks for.
+const CHUNK: u64 = 64 << 20;
+/// Bytes that the loop moves at a time; files up to this size are looped at once.
+const BUFFER: usize = 128 << 10;
+const BLOCK: u64 = 512;
+
+/// Copies the first `len` bytes of `from`, described by `stat`, into the empty `to`.
+///
+/// # Errors
+/// Whatever reading or writing met.
+pub fn copy(
+    layer: &Layer,
+    from: &OwnedFd,
+    to: &OwnedFd,
+    stat: &Stat,
+    len: u64,
+) -> Result<(), SysError> {
+    if len == 0 {
+        return Ok(());
+    }
+    if len == stat.size && layer.clones.get() != Some(false) {
+        match io::clone_file(from, to) {
+            Ok(()) => return Ok(()),
+            Err(_) => layer.clones.learn(false),
+        }
+    }
+    if stat.blocks * BLOCK >= len {
+        copy_extent(from, to, 0, len)?;
+    } else {
+        copy_sparse(from, to, len)?;
+    }
+    if crate::sys::fs::stat(crate::sys::path::At::fd(to))?.size < len {
+        io::truncate(to, len)?;
+    }
+    Ok(())
+}
+
+fn copy_sparse(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), SysError> {
+    let mut at = 0;
+    while at < len {
+        let start = match io::seek(from, at as i64, SEEK_DATA) {
+            Ok(start) => start.min(len),
+            Err(e) if e.errno == Errno::ENXIO => break,
+            Err(e) if e.errno == Errno::EINVAL => at,
+            Err(e) => return Err(e),
+        };
+        let end = match io::seek(from, start as i64, SEEK_HOLE) {
+            Ok(end) => end.min(len),
+            Err(_) => len,
+        };
+        copy_extent(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), SysError> {
+    let mut at = start;
+    while end - at > BUFFER as u64 {
+        let want = (end - at).min(CHUNK) as usize;
+        match io::copy_range(from, at, to, at, want) {
+            Ok(0) => break,
+            Ok(n) => at += n as u64,
+            Err(e)
+                if matches!(
+                    e.errno,
+                    Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM
+                ) =>
+            {
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    loop_extent(from, to, at, end)
+}
+
+fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), SysError> {
+    let mut at = start;
+    let mut buffer = vec![0u8; BUFFER.min((end - start) as usize)];
+    while at < end {
+        let want = buffer.len().min((end - at) as usize);
+        let room = buffer.get_mut(..want).unwrap_or_default();
+        let got = io::read_full(from, room, at)?;
+        if got == 0 {
+            break;
+        }
+        let mut rest = room.get(..got).unwrap_or_default();
+        while !rest.is_empty() {
+            let put = io::write_full(to, rest, at)?;
+            rest = rest.get(put..).unwrap_or_default();
+            at += put as u64;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn holes_stay_holes_and_every_byte_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            File::options()
+                .create(true)
+                .read(true)
+                .write(true)
+                .truncate(true)
+                .open(dir.path().join(name))
+                .unwrap()
+        };
+        let from = open("from");
+        from.set_len(8 << 20).unwrap();
+        for at in [0u64, 1 << 20, (3 << 20) + 5, (6 << 20) - 1] {
+            from.write_all_at(&[at as u8 | 1; 300_000], at).unwrap();
+        }
+        let size = from.metadata().unwrap().len();
+        let want = std::fs::read(dir.path().join("from")).unwrap();
+        for (name, len) in [("all", size), ("cut", (3 << 20) + 7)] {
+            let to = open(name);
+            let (a, b) = (OwnedFd::from(from.try_clone().unwrap()), OwnedFd::from(to));
+            copy_sparse(&a, &b, len).unwrap();
+            if File::from(b.try_clone().unwrap()).metadata().unwrap().len() < len {
+                io::truncate(&b, len).unwrap();
+            }
+            let got = std::fs::read(dir.path().join(name)).unwrap();
+            assert!(got == want[..len as usize], "{name} differs");
+            let blocks = std::fs::metadata(dir.path().join(name)).unwrap().blocks();
+            assert!(blocks * 512 < len, "{name} is not sparse: {blocks} blocks");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A union being served: mounted, shaken hands, threads, signals, unmounted.
+
+use super::adapter::Adapter;
+use super::mounting::{Mounted, Unmounted, mount_union};
+use crate::config::check::plain;
+use crate::config::plan::MountPlan;
+use crate::error::{MountError, SysError, best_effort};
+use crate::sys::process::{ENOTCONN, exit_now};
+use crate::sys::signal::{self, Blocked, TERMINATION};
+use crate::union::Union;
+use fuser::{Config, Notifier, SessionACL};
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+/// How many threads serve where the plan does not say: one waits for the kernel while
+/// the other works. More of them only pass requests between cores.
+const THREADS: usize = 2;
+
+/// The name of the thread that awaits signals, followed by the connection's number:
+/// `plyfs umount` finds the daemon of a mount by it.
+pub const WATCHER: &str = "plyfs:";
+
+/// A mounted union that answers.
+pub struct Session {
+    union: Arc<Union>,
+    mounted: Arc<Mounted>,
+    notifier: Notifier,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+impl Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("mounted", &self.mounted)
+            .finish_non_exhaustive()
+    }
+}
+
+fn broken(plan: &MountPlan, cause: impl std::fmt::Display) -> MountError {
+    MountError::new(
+        format_args!("mount point {}", plan.mount_point.display()),
+        cause,
+        "run again with --foreground -o debug to see why",
+    )
+}
+
+impl Session {
+    /// Opens the layers of `plan`, mounts the union and starts to serve it.
+    ///
+    /// # Errors
+    /// Whatever stands against it; nothing is left mounted then.
+    pub fn start(plan: &MountPlan) -> Result<Session, MountError> {
+        let union = Arc::new(Union::open(plan)?);
+        let (device, mounted) = mount_union(plan)?;
+        let mut config = Config::default();
+        config.n_threads = Some(plan.threads.unwrap_or(THREADS));
+        let acl = if plan.flags.allow_root && !plan.flags.allow_other {
+            SessionACL::RootAndOwner
+        } else {
+            SessionACL::All
+        };
+        config.acl = acl;
+        let adapter = Adapter::new(Arc::clone(&union), plan);
+        let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
+            broken(
+                plan,
+                format_args!("the kernel shook no hands: {}", plain(&e)),
+            )
+        })?;
+        let notifier = inner.notifier();
+        let serving = Builder::new()
+            .name("plyfs-serve".into())
+            .spawn(move || inner.run())
+            .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
+        let session = Session {
+            union,
+            mounted: Arc::new(mounted),
+            notifier,
+            serving,
+        };
+        session.answers(plan)?;
+        Ok(session)
+    }
+
+    /// Makes sure that the mount answers: any answer will do, also a refusal.
+    fn answers(&self, plan: &MountPlan) -> Result<(), MountError> {
+        if self.mounted.connection().is_none() {
+            return Ok(());
+        }
+        match std::fs::symlink_metadata(self.mounted.point()) {
+            Err(e) if e.raw_os_error() == Some(ENOTCONN) => {
+                Err(broken(plan, "the mount lost its daemon at once"))
+            }
+            Err(e) => {
+                log::warn!("{}: {}", self.mounted.point().display(), plain(&e));
+                Ok(())
+            }
+            Ok(_) => {
+                log::info!(
+                    "{}: mounted, connection {}",
+                    self.mounted.point().display(),
+                    self.mounted.connection().unwrap_or_default()
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// The union that is served.
+    pub fn union(&self) -> &Arc<Union> {
+        &self.union
+    }
+
+    /// Tells the kernel what to forget.
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
+    }
+
+    /// Takes the mount down: at once if nobody uses it, else lazily, which the log says.
+    pub fn unmount(&self) {
+        take_down(&self.mounted);
+    }
+
+    /// Waits until nobody uses the union any more, and lets go of its layers.
+    ///
+    /// # Errors
+    /// Where serving ended for another reason.
+    pub fn wait(self) -> io::Result<()> {
+        let served = self.serving.join();
+        let served = served.unwrap_or_else(|_| Err(io::Error::other("the server panicked")));
+        if let Err(e) = &served {
+            log::error!("{}: {e}", self.mounted.point().display());
+        }
+        // The mount outlives its server only where that failed: a dead mount helps nobody.
+        if let Unmounted::No(reason) = self.mounted.unmount(true) {
+            log::error!(
+                "{}: not unmounted: {reason}",
+                self.mounted.point().display()
+            );
+        }
+        served
+    }
+
+    /// Whether serving has ended.
+    pub fn is_over(&self) -> bool {
+        self.serving.is_finished()
+    }
+}
+
+/// Unmounts; what is still in use is detached, and served until its last user is gone.
+fn take_down(mounted: &Mounted) {
+    let point = mounted.point().display();
+    match mounted.unmount(false) {
+        Unmounted::Yes => log::info!("{point}: unmounted"),
+        Unmounted::Busy => {
+            log::warn!("{point}: still in use: detached, and served until its last user is gone");
+            if let Unmounted::No(reason) = mounted.unmount(true) {
+                log::error!("{point}: not detached: {reason}");
+            }
+        }
+        Unmounted::No(reason) => log::error!("{point}: not unmounted: {reason}"),
+    }
+}
+
+/// Unmounts at the first of `signals`, and gives up on the users at the second.
+fn watch(signals: Blocked, mounted: &Mounted) {
+    let mut asked = false;
+    loop {
+        match signals.wait() {
+            Ok(signal) if asked => {
+                log::error!("{}: not waiting for its users", signal::name(signal));
+                exit_now(1);
+            }
+            Ok(signal) => {
+                log::info!("{}: unmounting", signal::name(signal));
+                asked = true;
+                take_down(mounted);
+            }
+            Err(e) => {
+                log::error!("signals can not be awaited: {e}");
+                return;
+            }
+        }
+    }
+}
+
+/// Mounts and serves the union of `plan` until it is unmounted or a signal ends it.
+/// `ready` is called as soon as the mount answers; if it fails, the mount is taken down.
+///
+/// # Errors
+/// Whatever stands against the mount; nothing is left mounted then.
+pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), MountError> {
+    let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
+    let signals = signal::block(&TERMINATION).map_err(no_signals)?;
+    let session = Session::start(plan)?;
+    let mounted = Arc::clone(&session.mounted);
+    let number = mounted.connection().unwrap_or_default();
+    // Ends with the process: it sleeps in sigwait.
+    let watcher = Builder::new()
+        .name(format!("{WATCHER}{number}"))
+        .spawn(move || watch(signals, &mounted));
+    watcher.map_err(|e| broken(plan, format_args!("no thread for signals: {}", plain(&e))))?;
+    if best_effort("tell that the mount is ready", ready()).is_none() {
+        session.unmount();
+    }
+    session
+        .wait()
+        .map_err(|e| broken(plan, format_args!("serving ended: {}", plain(&e))))
+}

@@ -1,0 +1,143 @@
+//! Directories of layers, and a bounded cache of descriptors for them.
+
+use super::Layer;
+use super::marks::Hints;
+use crate::error::{Errno, SysError};
+use crate::merge::name::Name;
+use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_PATH};
+use crate::sys::path::At;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A directory of a lower layer. Lower layers do not change, so it stays where it
+/// is: its parent and name find it again at any time.
+#[derive(Debug)]
+pub struct RealDir {
+    /// The layer.
+    pub layer: Arc<Layer>,
+    /// Whether another filesystem is mounted on it (see [`super::Look::covered`]).
+    pub covered: bool,
+    /// What is known of the marks in it.
+    pub hints: Hints,
+    place: Option<(Arc<RealDir>, Name)>,
+    id: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl RealDir {
+    /// The root of `layer`.
+    pub fn root(layer: Arc<Layer>) -> RealDir {
+        RealDir::new(layer, None, false)
+    }
+
+    /// The directory `name` in `parent`.
+    pub fn child(parent: &Arc<RealDir>, name: Name, covered: bool) -> RealDir {
+        RealDir::new(parent.layer.clone(), Some((parent.clone(), name)), covered)
+    }
+
+    fn new(layer: Arc<Layer>, place: Option<(Arc<RealDir>, Name)>, covered: bool) -> RealDir {
+        RealDir {
+            layer,
+            covered,
+            hints: Hints::default(),
+            place,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Its parent directory and name; `None` for the layer's root.
+    pub fn place(&self) -> Option<&(Arc<RealDir>, Name)> {
+        self.place.as_ref()
+    }
+}
+
+/// What a cached descriptor is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    /// A [`RealDir`], by its id.
+    Lower(u64),
+    /// The upper's part of a directory, by the union's inode number.
+    Upper(u64),
+}
+
+const SHARDS: usize = 8;
+
+/// O_PATH descriptors of directories, the least recently used closed first.
+#[derive(Debug)]
+pub struct DirFds {
+    shards: [Mutex<LruCache<Key, Arc<OwnedFd>>>; SHARDS],
+}
+
+impl DirFds {
+    /// A cache of at most about `capacity` descriptors.
+    pub fn new(capacity: usize) -> DirFds {
+        let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
+        DirFds {
+            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))),
+        }
+    }
+
+    fn shard(&self, key: Key) -> &Mutex<LruCache<Key, Arc<OwnedFd>>> {
+        let (Key::Lower(n) | Key::Upper(n)) = key;
+        &self.shards[n as usize % SHARDS]
+    }
+
+    fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
+        self.shard(key).lock().get(&key).cloned()
+    }
+
+    fn put(&self, key: Key, fd: Arc<OwnedFd>) {
+        // The one that is pushed out is closed after the lock is let go.
+        let _old = self.shard(key).lock().push(key, fd);
+    }
+
+    /// A descriptor of `dir`.
+    ///
+    /// # Errors
+    /// ENOENT for a covered directory, else openat's.
+    pub fn lower(&self, dir: &Arc<RealDir>) -> Result<Arc<OwnedFd>, SysError> {
+        let Some((parent, name)) = &dir.place else {
+            return Ok(dir.layer.root.clone());
+        };
+        if dir.covered {
+            return Err(SysError {
+                call: "openat",
+                errno: Errno::ENOENT,
+            });
+        }
+        let key = Key::Lower(dir.id);
+        if let Some(fd) = self.get(key) {
+            return Ok(fd);
+        }
+        let above = self.lower(parent)?;
+        let fd = Arc::new(open_dir(At::new(&*above, name))?);
+        self.put(key, fd.clone());
+        Ok(fd)
+    }
+
+    /// The cached descriptor of the upper's part of directory `ino`.
+    pub fn upper(&self, ino: u64) -> Option<Arc<OwnedFd>> {
+        self.get(Key::Upper(ino))
+    }
+
+    /// Remembers a descriptor of the upper's part of directory `ino`.
+    pub fn keep_upper(&self, ino: u64, fd: Arc<OwnedFd>) {
+        self.put(Key::Upper(ino), fd);
+    }
+
+    /// Forgets the descriptor of the upper's part of directory `ino`.
+    pub fn drop_upper(&self, ino: u64) {
+        let key = Key::Upper(ino);
+        let _old = self.shard(key).lock().pop(&key);
+    }
+}
+
+/// Opens one component as a directory for reaching what is in it.
+pub fn open_dir(at: At<'_>) -> Result<OwnedFd, SysError> {
+    fs::open(at, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0)
+}

@@ -1,0 +1,139 @@
+//! Origins: the kernel's record of which lower file an upper file came from.
+//!
+//! `overlay.origin` of a copied-up file, and (in hexadecimal) the name of an index
+//! entry, hold this (`struct ovl_fb` in fs/overlayfs/overlayfs.h):
+//!
+//! ```text
+//! | 0 version | 0xfb magic | length | flags | handle type | 16 bytes UUID | file handle |
+//! ```
+
+use super::Layer;
+use crate::error::SysError;
+use crate::sys::fs;
+use crate::sys::path::At;
+use std::ffi::CStr;
+
+const MAGIC: u8 = 0xfb;
+const HEAD: usize = 21;
+/// Bit 0 of the flags: the handle was made on a big-endian machine.
+const FLAGS: u8 = if cfg!(target_endian = "big") { 1 } else { 0 };
+
+/// An encoded origin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(Vec<u8>);
+
+impl Origin {
+    /// The origin that a copy of the file at `at` in `layer` carries.
+    ///
+    /// # Errors
+    /// name_to_handle_at's: not every filesystem has handles.
+    pub fn of(layer: &Layer, at: At<'_>) -> Result<Origin, SysError> {
+        let handle = fs::file_handle(at)?;
+        let length = (HEAD + handle.bytes.len()) as u8;
+        let mut out = vec![0, MAGIC, length, FLAGS, handle.kind];
+        out.extend_from_slice(&layer.caps.uuid);
+        out.extend_from_slice(&handle.bytes);
+        Ok(Origin(out))
+    }
+
+    /// An origin as the xattr has it; `None` where it is not one.
+    pub fn from_disk(bytes: Vec<u8>) -> Option<Origin> {
+        let length = usize::from(*bytes.get(2)?);
+        (bytes.starts_with(&[0, MAGIC]) && length == bytes.len() && length > HEAD)
+            .then_some(Origin(bytes))
+    }
+
+    /// As the xattr has it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The name of its index entry.
+    pub fn index_name(&self) -> Vec<u8> {
+        self.0
+            .iter()
+            .flat_map(|b| format!("{b:02x}").into_bytes())
+            .collect()
+    }
+
+    /// The UUID of the filesystem that it is on.
+    pub fn uuid(&self) -> &[u8] {
+        self.0.get(5..HEAD).unwrap_or_default()
+    }
+
+    /// The inode number within the handle, for the filesystems whose encoding is
+    /// known, told by `magic` of statfs(2): a handle can only be opened with
+    /// CAP_DAC_READ_SEARCH, and all that is wanted of it here is this number.
+    ///
+    /// Sources: include/linux/exportfs.h (`enum fid_type`), fs/btrfs/export.h,
+    /// mm/shmem.c (`shmem_encode_fh`).
+    pub fn inode(&self, magic: i64) -> Option<u64> {
+        const EXT4: i64 = 0xef53;
+        const XFS: i64 = 0x5846_5342;
+        const BTRFS: i64 = 0x9123_683e;
+        const TMPFS: i64 = 0x0102_1994;
+        const SQUASHFS: i64 = 0x7371_7368;
+        const EROFS: i64 = 0xe0f5_e1e2;
+        let kind = *self.0.get(4)?;
+        let handle = self.0.get(HEAD..)?;
+        let word = |i: usize| -> Option<u64> {
+            let bytes = handle.get(i * 4..i * 4 + 4)?;
+            Some(u64::from(u32::from_ne_bytes(bytes.try_into().ok()?)))
+        };
+        match (magic, kind) {
+            (EXT4 | XFS | SQUASHFS | EROFS, 1) => word(0),
+            (XFS | EROFS, 0x81) | (BTRFS, 0x4d) => Some(word(1)? << 32 | word(0)?),
+            (TMPFS, 1) => Some(word(2)? << 32 | word(1)?),
+            _ => None,
+        }
+    }
+}
+
+/// The xattrs that record identities, in the namespace that a mount writes.
+#[derive(Debug)]
+pub struct IdentityKeys {
+    /// Where an upper file came from.
+    pub origin: &'static CStr,
+    /// Marks a directory in which some entry has an origin.
+    pub impure: &'static CStr,
+    /// The link count of an indexed file, relative to the lower or the upper one.
+    pub nlink: &'static CStr,
+}
+
+const TRUSTED: IdentityKeys = IdentityKeys {
+    origin: c"trusted.overlay.origin",
+    impure: c"trusted.overlay.impure",
+    nlink: c"trusted.overlay.nlink",
+};
+const USER: IdentityKeys = IdentityKeys {
+    origin: c"user.overlay.origin",
+    impure: c"user.overlay.impure",
+    nlink: c"user.overlay.nlink",
+};
+
+impl Layer {
+    /// The identity xattrs in the namespace that this upper is written in.
+    pub fn identity_keys(&self) -> &'static IdentityKeys {
+        if self.caps.trusted { &TRUSTED } else { &USER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_recognised_and_anything_else_is_not() {
+        let mut bytes = vec![0, MAGIC, 29, 0, 1];
+        bytes.extend([7; 16]);
+        bytes.extend([0x39, 5, 0, 0, 1, 2, 3, 4]);
+        let origin = Origin::from_disk(bytes.clone()).unwrap();
+        assert_eq!(origin.uuid(), [7; 16]);
+        assert_eq!(origin.inode(0xef53), Some(1337));
+        assert_eq!(origin.index_name().len(), 58);
+        assert!(origin.index_name().starts_with(b"00fb1d0001"));
+        for cut in 0..bytes.len() {
+            assert_eq!(Origin::from_disk(bytes[..cut].to_vec()), None);
+        }
+    }
+}

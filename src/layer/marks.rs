@@ -1,0 +1,273 @@
+//! Whiteout and opaque marks: every format read, one written.
+//!
+//! | | read | written |
+//! |---|---|---|
+//! | whiteout | character device 0:0; file `.wh.NAME` beside the name; empty file with `overlay.whiteout` in a directory whose `overlay.opaque` is `x` | the device, else the file |
+//! | opaque | `trusted.overlay.opaque=y`, `user.overlay.opaque=y`, `user.fuseoverlayfs.opaque=y`, files `.wh..wh..opq` and `.wh..opq` | the first that may be set, else the file |
+//!
+//! Sources: overlayfs.rst ("whiteouts and opaque directories"), aufs(5) and the OCI
+//! image-layer specification for the `.wh.` files.
+
+use super::Layer;
+use crate::error::{Errno, SysError};
+use crate::merge::resolve::Sighting;
+use crate::sys::fs::{self, S_IFCHR, S_IFREG, Stat};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Names that begin so are marks.
+pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
+/// The file that makes its directory opaque.
+pub const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
+/// The same as some tools wrote it.
+const OPAQUE_FILE_SHORT: &[u8] = b".wh..opq";
+
+/// Whether `name` is a mark in the form of a file.
+pub fn is_mark_name(name: &[u8]) -> bool {
+    name.starts_with(WHITEOUT_PREFIX)
+}
+
+/// The whiteout file for `name`; `None` where it would be too long.
+pub fn whiteout_file(name: &[u8]) -> Option<Vec<u8>> {
+    let file = [WHITEOUT_PREFIX, name].concat();
+    (file.len() <= crate::merge::name::NAME_MAX).then_some(file)
+}
+
+/// The name that the whiteout file `file` hides.
+pub fn hidden_by_file(file: &[u8]) -> Option<&[u8]> {
+    let name = file.strip_prefix(WHITEOUT_PREFIX)?;
+    (!name.is_empty() && !is_mark_name(name)).then_some(name)
+}
+
+/// Something that is found out once: unknown, no or yes.
+#[derive(Debug, Default)]
+pub struct Known(AtomicU8);
+
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+impl Known {
+    /// What is known.
+    pub fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            NO => Some(false),
+            YES => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Notes what was found out.
+    pub fn learn(&self, yes: bool) {
+        self.0.store(if yes { YES } else { NO }, Ordering::Relaxed);
+    }
+}
+
+/// What is known of the marks within one directory of one layer; a hint costs
+/// nothing where it is unknown, and saves a system call where it is known.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// Whether `.wh.` files are there.
+    pub files: Known,
+    /// Whether empty files with the whiteout xattr are there.
+    xattrs: Known,
+}
+
+/// The xattrs of one namespace.
+struct Keys {
+    opaque: &'static CStr,
+    whiteout: &'static CStr,
+}
+
+const TRUSTED: Keys = Keys {
+    opaque: c"trusted.overlay.opaque",
+    whiteout: c"trusted.overlay.whiteout",
+};
+const USER: Keys = Keys {
+    opaque: c"user.overlay.opaque",
+    whiteout: c"user.overlay.whiteout",
+};
+const FUSE_OVERLAYFS_OPAQUE: &CStr = c"user.fuseoverlayfs.opaque";
+
+impl Layer {
+    /// Which namespaces of overlayfs xattrs this layer is believed in: of an upper,
+    /// the one that this mount writes, since whoever may write the other one may
+    /// not steer the mount.
+    fn believed(&self) -> &'static [Keys] {
+        static BOTH: [Keys; 2] = [TRUSTED, USER];
+        match (self.is_upper, self.caps.trusted) {
+            (true, true) => &BOTH[..1],
+            (true, false) => &BOTH[1..],
+            (false, true) => &BOTH,
+            (false, false) => &BOTH[1..],
+        }
+    }
+
+    /// What one look at `name` in directory `dir` of this layer says.
+    pub fn sighting(&self, dir: At<'_>, hints: &Hints, name: &[u8], stat: &Stat) -> Sighting {
+        if stat.is_whiteout_device() {
+            return Sighting::Whiteout;
+        }
+        if stat.is_dir() {
+            return Sighting::Directory;
+        }
+        let maybe = stat.is_file() && stat.size == 0;
+        if maybe && self.has_xattr_whiteouts(dir, hints) {
+            let at = At { dir: dir.dir, name };
+            if self.believed().iter().any(|k| has(at, k.whiteout)) {
+                return Sighting::Whiteout;
+            }
+        }
+        Sighting::NonDirectory
+    }
+
+    /// Whether whiteouts by xattr are in directory `dir`.
+    pub fn has_xattr_whiteouts(&self, dir: At<'_>, hints: &Hints) -> bool {
+        if let Some(yes) = hints.xattrs.get() {
+            return yes;
+        }
+        let yes = self
+            .believed()
+            .iter()
+            .any(|k| value_is(dir, k.opaque, b"x"));
+        hints.xattrs.learn(yes);
+        yes
+    }
+
+    /// Whether directory `dir` has a whiteout file for `name`.
+    pub fn whiteout_beside(
+        &self,
+        dir: At<'_>,
+        hints: &Hints,
+        name: &[u8],
+    ) -> Result<bool, SysError> {
+        if !self.caps.reads_files || hints.files.get() == Some(false) {
+            return Ok(false);
+        }
+        match whiteout_file(name) {
+            Some(file) => exists(At {
+                dir: dir.dir,
+                name: &file,
+            }),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the open directory `dir` hides what lies below it.
+    pub fn is_opaque(&self, dir: At<'_>) -> Result<bool, SysError> {
+        let list = match xattr::list(dir) {
+            Ok(list) => list,
+            Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let listed = |key: &CStr| super::private::names(&list).any(|n| n == key.to_bytes());
+        for key in self
+            .believed()
+            .iter()
+            .map(|k| k.opaque)
+            .chain([FUSE_OVERLAYFS_OPAQUE])
+        {
+            if listed(key) && value_is(dir, key, b"y") {
+                return Ok(true);
+            }
+        }
+        if !self.caps.reads_files {
+            return Ok(false);
+        }
+        for file in [OPAQUE_FILE, OPAQUE_FILE_SHORT] {
+            if exists(At {
+                dir: dir.dir,
+                name: file,
+            })? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes a whiteout for `name` at `at`, a temporary name or its own place.
+    ///
+    /// # Errors
+    /// mknodat's; EEXIST where something is there.
+    pub fn make_whiteout_device(&self, at: At<'_>) -> Result<(), SysError> {
+        fs::mknod(at, S_IFCHR, (0, 0))
+    }
+
+    /// Makes the whiteout file for `name` in `dir`.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG where there is no room for the prefix, else mknodat's.
+    pub fn make_whiteout_file(&self, dir: At<'_>, name: &[u8]) -> Result<(), SysError> {
+        let file = whiteout_file(name).ok_or(SysError {
+            call: "mknodat",
+            errno: Errno::ENAMETOOLONG,
+        })?;
+        let at = At {
+            dir: dir.dir,
+            name: &file,
+        };
+        match fs::mknod(at, S_IFREG | 0o600, (0, 0)) {
+            Err(e) if e.errno == Errno::EEXIST => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes the upper directory at `at` opaque.
+    ///
+    /// # Errors
+    /// setxattr's, or mknodat's where xattrs are refused.
+    pub fn make_opaque(&self, at: At<'_>) -> Result<(), SysError> {
+        if self.caps.writes_files || !self.caps.user_xattrs && !self.caps.trusted {
+            let held;
+            let dir = if at.is_fd() {
+                at
+            } else {
+                held = super::dirfds::open_dir(at)?;
+                At::fd(&held)
+            };
+            let mark = At {
+                dir: dir.dir,
+                name: OPAQUE_FILE,
+            };
+            return match fs::mknod(mark, S_IFREG | 0o600, (0, 0)) {
+                Err(e) if e.errno == Errno::EEXIST => Ok(()),
+                other => other,
+            };
+        }
+        let keys = if self.caps.trusted { &TRUSTED } else { &USER };
+        xattr::set(at, keys.opaque, b"y", 0)
+    }
+}
+
+fn has(at: At<'_>, key: &CStr) -> bool {
+    matches!(xattr::get_optional(at, key), Ok(Some(_)))
+}
+
+fn value_is(at: At<'_>, key: &CStr, value: &[u8]) -> bool {
+    matches!(xattr::get_optional(at, key), Ok(Some(v)) if v == value)
+}
+
+fn exists(at: At<'_>) -> Result<bool, SysError> {
+    match fs::stat_unsynced(at) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whiteout_files_name_what_they_hide() {
+        assert_eq!(hidden_by_file(b".wh.a"), Some(&b"a"[..]));
+        assert_eq!(hidden_by_file(b".wh.a b\xff"), Some(&b"a b\xff"[..]));
+        for not in [&b".wh."[..], OPAQUE_FILE, b".wh..wh.plnk", b"a", b".w"] {
+            assert_eq!(hidden_by_file(not), None);
+        }
+        assert_eq!(whiteout_file(&[b'x'; 252]), None);
+        assert_eq!(whiteout_file(&[b'x'; 251]).unwrap().len(), 255);
+    }
+}

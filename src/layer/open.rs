@@ -1,0 +1,139 @@
+//! Opens the layers of a plan.
+
+use super::dirfds::DirFds;
+use super::marks::Known;
+use super::scratch::{Scratch, lock_patiently};
+use super::{Layer, LayerSet, probe};
+use crate::config::plan::{MountPlan, UpperPlan};
+use crate::error::{Errno, MountError, SysError, best_effort};
+use crate::sys::creds;
+use crate::sys::fs::{self, O_DIRECTORY, O_PATH, O_RDONLY};
+use crate::sys::path::At;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Descriptors for directories: at most this share of what the process may open.
+const DIR_FD_SHARE: u64 = 4;
+const DIR_FDS_MAX: u64 = 16384;
+
+/// Opens all layers of `plan`, locks the upper and its work directory, and sweeps.
+///
+/// # Errors
+/// One line that names the path, the cause and the remedy; nothing is changed then.
+pub fn open_layers(plan: &MountPlan) -> Result<LayerSet, MountError> {
+    let limit = best_effort("raise the limit of open files", creds::raise_file_limit());
+    let fds = DirFds::new((limit.unwrap_or(1024) / DIR_FD_SHARE).min(DIR_FDS_MAX) as usize);
+    let (upper, scratch) = match &plan.upper {
+        Some(paths) => {
+            let (upper, scratch) = open_upper(plan, paths)?;
+            (Some(Arc::new(upper)), Some(scratch))
+        }
+        None => (None, None),
+    };
+    let first = usize::from(upper.is_some());
+    let lowers = plan
+        .lowers
+        .iter()
+        .enumerate()
+        .map(|(i, path)| open_lower(plan, path, first + i).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(LayerSet {
+        upper,
+        lowers,
+        scratch,
+        fds,
+    })
+}
+
+fn open_root(path: &Path, flags: i32, role: &str) -> Result<OwnedFd, MountError> {
+    fs::open_path(path, flags | O_DIRECTORY).map_err(|e| {
+        let (cause, remedy) = match e.errno {
+            Errno::ENOENT => ("does not exist", "create it, or name another"),
+            Errno::ENOTDIR => ("is not a directory", "name a directory"),
+            Errno::EACCES | Errno::EPERM => (
+                "may not be opened by you",
+                "give yourself read and search permission on it",
+            ),
+            _ => ("cannot be opened", "look at the path and its filesystem"),
+        };
+        MountError::new(
+            path.display(),
+            format_args!("the {role} {cause} ({})", e.errno),
+            remedy,
+        )
+    })
+}
+
+fn unusable(path: &Path, e: SysError) -> MountError {
+    MountError::new(
+        path.display(),
+        format_args!("the layer cannot be used: {e}"),
+        "look at its filesystem",
+    )
+}
+
+fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, MountError> {
+    let mut root = open_root(path, O_PATH, "lower layer")?;
+    // A copy of the mount shows the layer's own directories where something is
+    // mounted on them, and keeps access times as they are.
+    let mut private_mount = false;
+    if creds::is_system_admin()
+        && let Some(copy) = best_effort("copy the lower's mount", fs::clone_mount_read_only(&root))
+    {
+        root = copy;
+        private_mount = true;
+    }
+    let stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
+    Ok(Layer {
+        index,
+        is_upper: false,
+        path: path.into(),
+        mnt_id: stat.mnt_id,
+        dev: stat.dev,
+        private_mount,
+        clones: Known::default(),
+        caps: probe::lower(plan, &root),
+        root: Arc::new(root),
+    })
+}
+
+fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), MountError> {
+    let path = &paths.upper;
+    let root = open_root(path, O_RDONLY, "upper directory")?;
+    let work = open_root(&paths.work, O_RDONLY, "work directory")?;
+    let stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
+    let work_stat = fs::stat(At::fd(&work)).map_err(|e| unusable(&paths.work, e))?;
+    if stat.dev != work_stat.dev || stat.mnt_id != work_stat.mnt_id {
+        return Err(MountError::new(
+            paths.work.display(),
+            format_args!(
+                "the work directory is not on the same mount as the upper {}",
+                path.display()
+            ),
+            "put it beside the upper",
+        ));
+    }
+    lock_patiently(&root, path, "upper directory")?;
+    let scratch = Scratch::open(work, &paths.work, plan.index)?;
+    let caps = probe::upper(plan, &root, &scratch).map_err(|e| {
+        MountError::new(
+            paths.work.display(),
+            format_args!("cannot be written: {e}"),
+            "name an upper and work directory on a filesystem that you may write and that has room",
+        )
+    })?;
+    log::debug!("upper {}: {caps:?}", path.display());
+    let layer = Layer {
+        index: 0,
+        is_upper: true,
+        path: path.into(),
+        mnt_id: stat.mnt_id,
+        dev: stat.dev,
+        private_mount: false,
+        clones: Known::default(),
+        caps,
+        root: Arc::new(root),
+    };
+    Ok((layer, scratch))
+}

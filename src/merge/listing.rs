@@ -1,0 +1,245 @@
+//! The listings of a directory's layers become one, each name once, with cookies
+//! that outlive every change.
+//!
+//! There is no open-directory state (see `fuse/adapter.rs`), so the place where a
+//! reader stopped has to be found again in whatever the directory has become. A
+//! cookie is therefore a keyed hash of the name: an entry that stays keeps its
+//! place, whatever comes and goes around it, and one that is added while somebody
+//! reads falls before or after the reader by chance, never always after (which
+//! would let `for f in *; mv $f $f.bak` run for ever).
+//!
+//! ```text
+//!  63                                                    0
+//! | 0 |          62 bits of hash, at least FIRST          |
+//! ```
+
+use super::name::Name;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+/// The cookie of `.`; a directory stream starts at 0.
+pub const COOKIE_DOT: u64 = 1;
+/// The cookie of `..`.
+pub const COOKIE_DOTDOT: u64 = 2;
+const FIRST: u64 = 16;
+const MASK: u64 = (1 << 62) - 1;
+
+/// One name of a merged directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: Name,
+    /// The union's inode number; 0 where a lookup has to tell.
+    pub ino: u64,
+    /// `DT_*` of the file.
+    pub kind: u8,
+}
+
+/// A merged directory: every visible name by its cookie.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    entries: BTreeMap<u64, Entry>,
+}
+
+/// The key of the name hash: one for a mount.
+#[derive(Clone, Debug, Default)]
+pub struct CookieKey(RandomState);
+
+impl CookieKey {
+    fn cookie(&self, name: &[u8]) -> u64 {
+        (self.0.hash_one(name) & MASK).max(FIRST)
+    }
+}
+
+impl Listing {
+    /// The cookie under which `name` is or would be: two names of one hash follow
+    /// each other.
+    fn slot(&self, key: &CookieKey, name: &[u8]) -> u64 {
+        let mut cookie = key.cookie(name);
+        while let Some(there) = self.entries.get(&cookie) {
+            if &*there.name == name {
+                break;
+            }
+            cookie += 1;
+        }
+        cookie
+    }
+
+    /// The entry of `name`.
+    pub fn get(&self, key: &CookieKey, name: &[u8]) -> Option<&Entry> {
+        self.entries.get(&self.slot(key, name))
+    }
+
+    /// Adds or replaces an entry.
+    pub fn insert(&mut self, key: &CookieKey, entry: Entry) {
+        let slot = self.slot(key, &entry.name);
+        self.entries.insert(slot, entry);
+    }
+
+    /// Takes `name` away.
+    pub fn remove(&mut self, key: &CookieKey, name: &[u8]) -> Option<Entry> {
+        let slot = self.slot(key, name);
+        let gone = self.entries.remove(&slot)?;
+        // Names of one hash follow each other: those behind the gap move up to it.
+        let mut next = slot + 1;
+        while let Some(entry) = self.entries.remove(&next) {
+            self.insert(key, entry);
+            next += 1;
+        }
+        Some(gone)
+    }
+
+    /// The entries after `cookie`, with their own cookies.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        self.entries
+            .range(cookie.saturating_add(1)..)
+            .map(|(c, e)| (*c, e))
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no name.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// What one layer's directory says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The name is here.
+    Here(Entry),
+    /// The name is deleted here: hidden in all layers below.
+    Whiteout(Name),
+    /// The name is here and whatever lies below is hidden (a whiteout file beside it).
+    HereHidingBelow(Entry),
+}
+
+/// Merges layers, given topmost first.
+#[derive(Debug)]
+pub struct Merger<'k> {
+    key: &'k CookieKey,
+    listing: Listing,
+    hidden: std::collections::HashSet<Name>,
+}
+
+impl<'k> Merger<'k> {
+    /// Nothing merged yet.
+    pub fn new(key: &'k CookieKey) -> Merger<'k> {
+        Merger {
+            key,
+            listing: Listing::default(),
+            hidden: Default::default(),
+        }
+    }
+
+    /// Adds the next lower layer, whole: marks of a layer hide only what is below it.
+    pub fn layer(&mut self, said: Vec<Said>) {
+        let mut hides = Vec::new();
+        for one in said {
+            match one {
+                Said::Here(entry) => self.show(entry),
+                Said::Whiteout(name) => hides.push(name),
+                Said::HereHidingBelow(entry) => {
+                    hides.push(entry.name.clone());
+                    self.show(entry);
+                }
+            }
+        }
+        self.hidden.extend(hides);
+    }
+
+    fn show(&mut self, entry: Entry) {
+        if !self.hidden.contains(&*entry.name) && self.listing.get(self.key, &entry.name).is_none()
+        {
+            self.listing.insert(self.key, entry);
+        }
+    }
+
+    /// The merged directory.
+    pub fn finish(self) -> Listing {
+        self.listing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(s: &str) -> Name {
+        Name::new(s.as_bytes()).unwrap()
+    }
+    fn entry(s: &str, ino: u64) -> Entry {
+        Entry {
+            name: name(s),
+            ino,
+            kind: 8,
+        }
+    }
+    fn names(listing: &Listing) -> Vec<String> {
+        let mut out: Vec<_> = listing
+            .after(0)
+            .map(|(_, e)| format!("{}={}", e.name, e.ino))
+            .collect();
+        out.sort();
+        out
+    }
+
+    #[test]
+    fn a_name_is_listed_once_and_marks_hide_only_what_is_below() {
+        let key = CookieKey::default();
+        let mut m = Merger::new(&key);
+        m.layer(vec![
+            Said::Whiteout(name("gone")),
+            Said::Here(entry("top", 1)),
+            Said::HereHidingBelow(entry("both", 2)),
+        ]);
+        m.layer(vec![
+            Said::Here(entry("gone", 3)),
+            Said::Here(entry("top", 4)),
+            Said::Here(entry("both", 5)),
+            Said::Here(entry("low", 6)),
+            Said::Whiteout(name("lowest")),
+        ]);
+        m.layer(vec![
+            Said::Here(entry("lowest", 7)),
+            Said::Here(entry("low", 8)),
+        ]);
+        assert_eq!(names(&m.finish()), ["both=2", "low=6", "top=1"]);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_touched_is_returned_exactly_once() {
+        let key = CookieKey::default();
+        let mut listing = Listing::default();
+        for i in 0..1000 {
+            listing.insert(&key, entry(&format!("keep{i}"), i));
+            listing.insert(&key, entry(&format!("drop{i}"), i));
+        }
+        let (mut at, mut seen) = (0, Vec::new());
+        for round in 0..1000 {
+            let Some((cookie, e)) = listing.after(at).next() else {
+                break;
+            };
+            at = cookie;
+            if e.name.starts_with(b"keep") {
+                seen.push(e.name.to_string());
+            }
+            listing.remove(&key, format!("drop{round}").as_bytes());
+            listing.insert(&key, entry(&format!("new{round}"), 1));
+        }
+        seen.extend(
+            listing
+                .after(at)
+                .filter(|(_, e)| e.name.starts_with(b"keep"))
+                .map(|(_, e)| e.name.to_string()),
+        );
+        seen.sort();
+        let before = seen.len();
+        seen.dedup();
+        assert_eq!((before, seen.len()), (1000, 1000));
+    }
+}

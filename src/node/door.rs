@@ -1,0 +1,295 @@
+//! The one way from a node to a real file.
+
+use super::stack::Lower;
+use super::{Node, Place, Tree};
+use crate::error::{Errno, Result, SysError};
+use crate::layer::dirfds::{RealDir, open_dir};
+use crate::layer::marks::Hints;
+use crate::layer::{Layer, Look};
+use crate::merge::name::Name;
+use crate::sys::fs;
+use crate::sys::path::At;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// How often a file that moves while it is reached is tried again.
+const TRIES: usize = 16;
+
+/// A real file: a directory that is held open and one component of it, or the file
+/// itself held open.
+#[derive(Debug)]
+pub struct Door {
+    fd: Arc<OwnedFd>,
+    name: Option<Box<[u8]>>,
+}
+
+impl Door {
+    /// `name` in `dir`.
+    pub fn new(dir: Arc<OwnedFd>, name: &[u8]) -> Door {
+        Door {
+            fd: dir,
+            name: Some(name.into()),
+        }
+    }
+
+    /// The file that `fd` is open on.
+    pub fn held(fd: Arc<OwnedFd>) -> Door {
+        Door { fd, name: None }
+    }
+
+    /// For the system calls.
+    pub fn at(&self) -> At<'_> {
+        match &self.name {
+            Some(name) => At::new(&*self.fd, name),
+            None => At::fd(&*self.fd),
+        }
+    }
+}
+
+/// One layer's part of a directory.
+#[derive(Debug)]
+pub enum Part {
+    /// The upper's.
+    Upper(Arc<Layer>, Arc<OwnedFd>),
+    /// A lower one.
+    Lower(Arc<RealDir>),
+}
+
+impl Part {
+    /// The layer that it is in.
+    pub fn layer(&self) -> &Arc<Layer> {
+        match self {
+            Part::Upper(layer, _) => layer,
+            Part::Lower(dir) => &dir.layer,
+        }
+    }
+
+    /// What is known of the marks in it; `node` is the directory that it is a part of.
+    pub fn hints<'a>(&'a self, node: &'a Node) -> Result<&'a Hints> {
+        Ok(match self {
+            Part::Upper(..) => &node.as_dir()?.upper_hints,
+            Part::Lower(dir) => &dir.hints,
+        })
+    }
+}
+
+impl Tree {
+    /// A descriptor of the real directory `part`; `None` where it is taken as empty.
+    pub fn open_part(&self, part: &Part) -> Result<Option<Arc<OwnedFd>>> {
+        match part {
+            Part::Upper(_, fd) => Ok(Some(fd.clone())),
+            Part::Lower(dir) if dir.covered => Ok(None),
+            Part::Lower(dir) => Ok(Some(self.layers.fds.lower(dir)?)),
+        }
+    }
+
+    /// The parts of directory `node`, topmost first.
+    ///
+    /// # Errors
+    /// As [`Tree::upper_dir`].
+    pub fn parts(&self, node: &Node) -> Result<Vec<Part>> {
+        let stack = node.stack();
+        let mut parts = Vec::with_capacity(1 + stack.lower_dirs().len());
+        if let (Some(_), Some(layer)) = (stack.upper, &self.layers.upper) {
+            parts.push(Part::Upper(layer.clone(), self.upper_dir(node)?));
+        }
+        parts.extend(stack.lower_dirs().iter().cloned().map(Part::Lower));
+        Ok(parts)
+    }
+
+    /// The upper's layer.
+    ///
+    /// # Errors
+    /// EROFS where there is none.
+    pub fn upper_layer(&self) -> Result<&Arc<Layer>> {
+        self.layers.upper.as_ref().ok_or(Errno::EROFS)
+    }
+
+    /// A descriptor of the upper's part of directory `node`.
+    ///
+    /// # Errors
+    /// EROFS without an upper, ESTALE if it is not where it should be, else openat's.
+    pub fn upper_dir(&self, node: &Node) -> Result<Arc<OwnedFd>> {
+        if let Place::Root = *node.place.read() {
+            return Ok(self.upper_layer()?.root.clone());
+        }
+        if let Some(fd) = self.layers.fds.upper(node.ino) {
+            return Ok(fd);
+        }
+        let mut last = Errno::ESTALE;
+        for _ in 0..TRIES {
+            let fd = match node.place() {
+                Place::Named(parent, name) => {
+                    let above = self.upper_dir(&parent)?;
+                    match open_dir(At::new(&*above, &name)) {
+                        Ok(fd) => Arc::new(fd),
+                        Err(e) => {
+                            last = e.errno;
+                            continue;
+                        }
+                    }
+                }
+                Place::Held(fd) => return Ok(fd),
+                _ => return Err(Errno::ENOENT),
+            };
+            let found = fs::stat(At::fd(&*fd))?.ino;
+            if node.stack().upper == Some(found) {
+                self.layers.fds.keep_upper(node.ino, fd.clone());
+                return Ok(fd);
+            }
+        }
+        Err(last)
+    }
+
+    /// The upper's part of `node`.
+    ///
+    /// # Errors
+    /// As [`Tree::upper_dir`].
+    pub fn upper_door(&self, node: &Node) -> Result<Door> {
+        match node.place() {
+            Place::Root => Ok(Door::held(self.upper_layer()?.root.clone())),
+            Place::Named(parent, name) => Ok(Door::new(self.upper_dir(&parent)?, &name)),
+            Place::Indexed(name) => Ok(Door::new(self.index_dir()?, &name)),
+            Place::Held(fd) => Ok(Door::held(fd)),
+            Place::Gone => Err(Errno::ENOENT),
+        }
+    }
+
+    /// The directory of the index.
+    ///
+    /// # Errors
+    /// ENOENT where there is none.
+    pub fn index_dir(&self) -> Result<Arc<OwnedFd>> {
+        self.layers
+            .scratch
+            .as_ref()
+            .and_then(|s| s.index())
+            .cloned()
+            .ok_or(Errno::ENOENT)
+    }
+
+    /// The real directory `dir` of a lower layer as a file: the way to its attributes.
+    pub fn lower_dir_door(&self, dir: &Arc<RealDir>) -> Result<Door> {
+        match dir.place() {
+            None => Ok(Door::held(dir.layer.root.clone())),
+            Some((parent, name)) => Ok(Door::new(self.layers.fds.lower(parent)?, name)),
+        }
+    }
+
+    /// The topmost real file of `node`, and its layer.
+    ///
+    /// # Errors
+    /// As [`Tree::upper_dir`].
+    pub fn door(&self, node: &Node) -> Result<(Arc<Layer>, Door)> {
+        let stack = node.stack();
+        if stack.upper.is_some() {
+            return Ok((self.upper_layer()?.clone(), self.upper_door(node)?));
+        }
+        match &stack.lower {
+            Lower::File(dir, name) => {
+                let above = self.layers.fds.lower(dir)?;
+                Ok((dir.layer.clone(), Door::new(above, name)))
+            }
+            Lower::Dirs(dirs) => {
+                let dir = dirs.first().ok_or(Errno::EIO)?;
+                Ok((dir.layer.clone(), self.lower_dir_door(dir)?))
+            }
+            Lower::None => Err(Errno::EIO),
+        }
+    }
+
+    /// Runs `act` on the topmost real file of `node`, again where the file moved in
+    /// between: `act` answers what it did with the inode number that it did it to.
+    ///
+    /// # Errors
+    /// Those of `act`; ESTALE if the file cannot be caught.
+    pub fn on_file<T>(
+        &self,
+        node: &Node,
+        mut act: impl FnMut(&Layer, At<'_>) -> std::result::Result<(T, u64), SysError>,
+    ) -> Result<T> {
+        let mut last = Errno::ESTALE;
+        for _ in 0..TRIES {
+            let upper = node.stack().upper;
+            let (layer, door) = self.door(node)?;
+            match act(&layer, door.at()) {
+                Ok((value, ino)) if upper.is_none() || upper == Some(ino) => return Ok(value),
+                Ok(_) => {}
+                Err(e) if upper.is_some() && e.errno == Errno::ENOENT => last = e.errno,
+                Err(e) => return Err(e.errno),
+            }
+        }
+        Err(last)
+    }
+
+    /// Looks at the topmost real file of `node`.
+    ///
+    /// # Errors
+    /// As [`Tree::on_file`].
+    pub fn look(&self, node: &Node) -> Result<Look> {
+        self.on_file(node, |layer, at| {
+            let look = layer.look(at)?;
+            Ok((look, look.stat.ino))
+        })
+    }
+
+    /// Opens the topmost real file of `node`.
+    ///
+    /// # Errors
+    /// As [`Tree::on_file`].
+    pub fn open(&self, node: &Node, flags: i32) -> Result<OwnedFd> {
+        let stack = node.stack();
+        self.on_file(node, |layer, at| {
+            let fd = open_unhindered(layer, at, flags | fs::O_NOFOLLOW)?;
+            let ino = match stack.upper {
+                Some(_) => fs::stat(At::fd(&fd))?.ino,
+                None => 0,
+            };
+            Ok((fd, ino))
+        })
+    }
+
+    /// The parent of `node` and its name there.
+    ///
+    /// # Errors
+    /// ENOENT where it has no name.
+    pub fn name_of(&self, node: &Node) -> Result<(Arc<Node>, Name)> {
+        match node.place() {
+            Place::Named(parent, name) => Ok((parent, name)),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+}
+
+/// Opens a file that is the daemon's business whatever its mode says: a lower one
+/// without touching its access time where that is allowed, an upper one of the
+/// daemon's own even if its owner has no permission on it (the kernel has checked
+/// the caller, and `open(O_CREAT | O_WRONLY, 0400)` must be able to write).
+fn open_unhindered(
+    layer: &Layer,
+    at: At<'_>,
+    flags: i32,
+) -> std::result::Result<OwnedFd, SysError> {
+    // The magic links of /proc are symlinks themselves.
+    let flags = if at.is_fd() {
+        flags & !fs::O_NOFOLLOW
+    } else {
+        flags
+    };
+    if !layer.is_upper {
+        match fs::open(at, flags | fs::O_NOATIME, 0) {
+            Err(e) if e.errno == Errno::EPERM => {}
+            other => return other,
+        }
+    }
+    match fs::open(at, flags, 0) {
+        Err(e) if layer.is_upper && e.errno == Errno::EACCES => {
+            let mode = fs::stat(at)?.mode & 0o7777;
+            fs::chmod(at, mode | 0o600)?;
+            let opened = fs::open(at, flags, 0);
+            fs::chmod(at, mode)?;
+            opened
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,67 @@
+//! Reading real directories: getdents64(2).
+
+use super::path::check_len;
+use crate::error::SysError;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// One entry of a real directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its name; never `.` or `..`.
+    pub name: &'a [u8],
+    /// The inode number that the directory has for it.
+    pub ino: u64,
+    /// `DT_*`; 0 (DT_UNKNOWN) where the filesystem does not say.
+    pub kind: u8,
+}
+
+/// Calls `each` for every entry of `fd` but `.` and `..`, from the start.
+///
+/// # Errors
+/// getdents64's, or whatever `each` answers first.
+pub fn for_each<E: From<SysError>>(
+    fd: &OwnedFd,
+    mut each: impl FnMut(Entry<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buf = vec![0u8; 64 * 1024];
+    super::io::seek(fd, 0, libc::SEEK_SET)?;
+    loop {
+        // SAFETY: `buf` is writable for its length.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_getdents64,
+                fd.as_raw_fd(),
+                buf.as_mut_ptr(),
+                buf.len(),
+            )
+        };
+        let n = check_len("getdents64", n as libc::ssize_t)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut rest = buf.get(..n).unwrap_or_default();
+        while let Some((entry, len)) = parse(rest) {
+            if entry.name != b"." && entry.name != b".." {
+                each(entry)?;
+            }
+            rest = rest.get(len..).unwrap_or_default();
+        }
+    }
+}
+
+/// `struct linux_dirent64`: ino (8), offset (8), length (2), type (1), name, NUL.
+fn parse(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
+    let ino = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
+    let len = usize::from(u16::from_ne_bytes(bytes.get(16..18)?.try_into().ok()?));
+    let kind = *bytes.get(18)?;
+    let name = bytes.get(19..len)?;
+    let end = name.iter().position(|&b| b == 0)?;
+    Some((
+        Entry {
+            name: name.get(..end)?,
+            ino,
+            kind,
+        },
+        len,
+    ))
+}

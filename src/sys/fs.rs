@@ -1,0 +1,505 @@
+//! Naming, creating, moving and describing files: one function per system call.
+
+use super::path::{At, CBuf, EMPTY, c_path, check, check_len};
+use crate::error::{Errno, SysError};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+/// `mode` bits and `open` flags under their usual names.
+pub use libc::{
+    O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY,
+    O_RDWR, O_TMPFILE, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
+    S_IFSOCK, S_ISGID, S_ISUID, S_ISVTX,
+};
+/// `renameat2` flags.
+pub use libc::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
+
+/// A point in time: seconds since 1970 (negative before) and nanoseconds after them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Whole seconds.
+    pub sec: i64,
+    /// 0 to 999,999,999, always forward from `sec`.
+    pub nsec: u32,
+}
+
+/// What one of the two times of `utimensat` becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// Left alone (UTIME_OMIT).
+    Omit,
+    /// The kernel's clock (UTIME_NOW).
+    Now,
+    /// This.
+    To(Time),
+}
+
+/// What `statx` told of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Device of the filesystem, as `makedev` has it.
+    pub dev: u64,
+    /// Inode number there.
+    pub ino: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
+    /// Bytes.
+    pub size: u64,
+    /// 512-byte blocks in use.
+    pub blocks: u64,
+    /// Preferred size of an I/O request, bytes.
+    pub blksize: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last modification.
+    pub mtime: Time,
+    /// Last change of status.
+    pub ctime: Time,
+    /// Which mount it was reached through; 0 where the kernel cannot say (before 5.8).
+    pub mnt_id: u64,
+}
+
+impl Stat {
+    /// The type bits alone.
+    pub fn format(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.format() == S_IFDIR
+    }
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.format() == S_IFREG
+    }
+    /// Whether it is overlayfs's whiteout, a character device 0:0.
+    pub fn is_whiteout_device(&self) -> bool {
+        self.format() == S_IFCHR && self.rdev == (0, 0)
+    }
+}
+
+fn time(t: &libc::statx_timestamp) -> Time {
+    Time {
+        sec: t.tv_sec,
+        nsec: t.tv_nsec,
+    }
+}
+
+/// statx(2) of `at`, no symlink followed, nothing mounted on the way.
+pub fn stat(at: At<'_>) -> Result<Stat, SysError> {
+    statx(at, libc::AT_STATX_SYNC_AS_STAT)
+}
+
+/// As [`stat`], but nothing is asked of a server: a lower layer may hold a mount
+/// that this very process serves, and asking there would wait for itself.
+pub fn stat_unsynced(at: At<'_>) -> Result<Stat, SysError> {
+    statx(at, libc::AT_STATX_DONT_SYNC)
+}
+
+fn statx(at: At<'_>, sync: i32) -> Result<Stat, SysError> {
+    const MNT_ID: libc::c_uint = libc::STATX_MNT_ID;
+    let name = CBuf::name("statx", at.name)?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW
+        | libc::AT_NO_AUTOMOUNT
+        | sync
+        | if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
+    let mut out = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `name` is NUL-terminated and `out` has room for one statx.
+    let status = unsafe {
+        libc::statx(
+            at.raw(),
+            name.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS | MNT_ID,
+            out.as_mut_ptr(),
+        )
+    };
+    check("statx", status)?;
+    // SAFETY: zeroed is a valid statx, and the kernel has filled it.
+    let s = unsafe { out.assume_init() };
+    Ok(Stat {
+        dev: libc::makedev(s.stx_dev_major, s.stx_dev_minor),
+        ino: s.stx_ino,
+        mode: u32::from(s.stx_mode),
+        nlink: s.stx_nlink,
+        uid: s.stx_uid,
+        gid: s.stx_gid,
+        rdev: (s.stx_rdev_major, s.stx_rdev_minor),
+        size: s.stx_size,
+        blocks: s.stx_blocks,
+        blksize: s.stx_blksize,
+        atime: time(&s.stx_atime),
+        mtime: time(&s.stx_mtime),
+        ctime: time(&s.stx_ctime),
+        mnt_id: if s.stx_mask & MNT_ID != 0 {
+            s.stx_mnt_id
+        } else {
+            0
+        },
+    })
+}
+
+/// openat(2), close-on-exec; a descriptor alone is reopened through /proc.
+pub fn open(at: At<'_>, flags: i32, mode: u32) -> Result<OwnedFd, SysError> {
+    let (dir, path) = if at.is_fd() {
+        (libc::AT_FDCWD, CBuf::proc_path("openat", at)?)
+    } else {
+        (at.raw(), CBuf::name("openat", at.name)?)
+    };
+    // SAFETY: `path` is NUL-terminated.
+    let fd = unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+    let fd = check("openat", fd)?;
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// open(2) of a path that the user gave; symlinks are followed.
+pub fn open_path(path: &Path, flags: i32) -> Result<OwnedFd, SysError> {
+    let path = c_path("open", path)?;
+    // SAFETY: `path` is NUL-terminated.
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    let fd = check("open", fd)?;
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A private copy of the mount at `fd` without what is mounted below it, so that a
+/// layer shows its own directories; read-only. Needs CAP_SYS_ADMIN, Linux 5.12.
+pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: an empty C string and a live descriptor.
+    let tree = unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            fd.as_fd().as_raw_fd(),
+            EMPTY.as_ptr(),
+            flags,
+        )
+    };
+    let tree = check("open_tree", tree as libc::c_int)?;
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
+        attr_clr: libc::MOUNT_ATTR__ATIME,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: `attr` lives across the call and its size is given.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            EMPTY.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check("mount_setattr", status as libc::c_int)?;
+    Ok(tree)
+}
+
+/// readlinkat(2).
+pub fn readlink(at: At<'_>) -> Result<Vec<u8>, SysError> {
+    let name = CBuf::name("readlinkat", at.name)?;
+    let mut out = vec![0u8; libc::PATH_MAX as usize];
+    // SAFETY: `name` is NUL-terminated and `out` has the length that is given.
+    let len =
+        unsafe { libc::readlinkat(at.raw(), name.as_ptr(), out.as_mut_ptr().cast(), out.len()) };
+    out.truncate(check_len("readlinkat", len)?);
+    Ok(out)
+}
+
+/// mkdirat(2).
+pub fn mkdir(at: At<'_>, mode: u32) -> Result<(), SysError> {
+    let name = CBuf::name("mkdirat", at.name)?;
+    // SAFETY: `name` is NUL-terminated.
+    check("mkdirat", unsafe {
+        libc::mkdirat(at.raw(), name.as_ptr(), mode)
+    })
+    .map(drop)
+}
+
+/// mknodat(2); `rdev` is major and minor.
+pub fn mknod(at: At<'_>, mode: u32, rdev: (u32, u32)) -> Result<(), SysError> {
+    let name = CBuf::name("mknodat", at.name)?;
+    // SAFETY: `name` is NUL-terminated.
+    check("mknodat", unsafe {
+        libc::mknodat(at.raw(), name.as_ptr(), mode, libc::makedev(rdev.0, rdev.1))
+    })
+    .map(drop)
+}
+
+/// symlinkat(2).
+pub fn symlink(target: &[u8], at: At<'_>) -> Result<(), SysError> {
+    let name = CBuf::name("symlinkat", at.name)?;
+    let target = std::ffi::CString::new(target).map_err(|_| SysError {
+        call: "symlinkat",
+        errno: Errno::EINVAL,
+    })?;
+    // SAFETY: both are NUL-terminated.
+    check("symlinkat", unsafe {
+        libc::symlinkat(target.as_ptr(), at.raw(), name.as_ptr())
+    })
+    .map(drop)
+}
+
+/// linkat(2); a descriptor alone is linked through /proc, so that no capability is needed.
+pub fn link(from: At<'_>, to: At<'_>) -> Result<(), SysError> {
+    let (dir, path, flags) = if from.is_fd() {
+        (
+            libc::AT_FDCWD,
+            CBuf::proc_path("linkat", from)?,
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    } else {
+        (from.raw(), CBuf::name("linkat", from.name)?, 0)
+    };
+    let name = CBuf::name("linkat", to.name)?;
+    // SAFETY: both are NUL-terminated.
+    check("linkat", unsafe {
+        libc::linkat(dir, path.as_ptr(), to.raw(), name.as_ptr(), flags)
+    })
+    .map(drop)
+}
+
+fn unlinkat(at: At<'_>, flags: i32) -> Result<(), SysError> {
+    let name = CBuf::name("unlinkat", at.name)?;
+    // SAFETY: `name` is NUL-terminated.
+    check("unlinkat", unsafe {
+        libc::unlinkat(at.raw(), name.as_ptr(), flags)
+    })
+    .map(drop)
+}
+
+/// unlinkat(2) of anything but a directory.
+pub fn unlink(at: At<'_>) -> Result<(), SysError> {
+    unlinkat(at, 0)
+}
+
+/// unlinkat(2) of an empty directory.
+pub fn rmdir(at: At<'_>) -> Result<(), SysError> {
+    unlinkat(at, libc::AT_REMOVEDIR)
+}
+
+/// renameat2(2) with RENAME_* `flags`.
+pub fn rename(from: At<'_>, to: At<'_>, flags: u32) -> Result<(), SysError> {
+    let a = CBuf::name("renameat2", from.name)?;
+    let b = CBuf::name("renameat2", to.name)?;
+    // SAFETY: both are NUL-terminated.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from.raw(),
+            a.as_ptr(),
+            to.raw(),
+            b.as_ptr(),
+            flags,
+        )
+    };
+    check("renameat2", status as libc::c_int).map(drop)
+}
+
+/// Sets the permission bits of `at`, never following a symlink.
+///
+/// fchmodat2(2) where the kernel has it (6.6), else chmod(2) through /proc.
+pub fn chmod(at: At<'_>, mode: u32) -> Result<(), SysError> {
+    /// The same number on every architecture that Linux added it to.
+    const SYS_FCHMODAT2: libc::c_long = 452;
+    let name = CBuf::name("fchmodat2", at.name)?;
+    let flags = if at.is_fd() {
+        libc::AT_EMPTY_PATH
+    } else {
+        libc::AT_SYMLINK_NOFOLLOW
+    };
+    // SAFETY: `name` is NUL-terminated.
+    let status = unsafe { libc::syscall(SYS_FCHMODAT2, at.raw(), name.as_ptr(), mode, flags) };
+    match check("fchmodat2", status as libc::c_int) {
+        Err(e) if e.errno == Errno::ENOSYS => {}
+        other => return other.map(drop),
+    }
+    let held;
+    let path = if at.is_fd() {
+        CBuf::proc_path("chmod", at)?
+    } else {
+        held = open(at, O_PATH | O_NOFOLLOW, 0)?;
+        CBuf::proc_path("chmod", At::fd(&held))?
+    };
+    // SAFETY: `path` is NUL-terminated.
+    check("chmod", unsafe { libc::chmod(path.as_ptr(), mode) }).map(drop)
+}
+
+/// fchownat(2), no symlink followed; `None` leaves an id alone.
+pub fn chown(at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<(), SysError> {
+    let name = CBuf::name("fchownat", at.name)?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
+    // SAFETY: `name` is NUL-terminated.
+    check("fchownat", unsafe {
+        libc::fchownat(
+            at.raw(),
+            name.as_ptr(),
+            uid.unwrap_or(u32::MAX),
+            gid.unwrap_or(u32::MAX),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+fn timespec(t: SetTime) -> libc::timespec {
+    let (tv_sec, tv_nsec) = match t {
+        SetTime::Omit => (0, libc::UTIME_OMIT),
+        SetTime::Now => (0, libc::UTIME_NOW),
+        SetTime::To(t) => (t.sec, libc::c_long::from(t.nsec as i32)),
+    };
+    libc::timespec { tv_sec, tv_nsec }
+}
+
+/// utimensat(2), no symlink followed.
+pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<(), SysError> {
+    let times = [timespec(atime), timespec(mtime)];
+    let (dir, path, flags) = if at.is_fd() {
+        (libc::AT_FDCWD, CBuf::proc_path("utimensat", at)?, 0)
+    } else {
+        (
+            at.raw(),
+            CBuf::name("utimensat", at.name)?,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    };
+    // SAFETY: `path` is NUL-terminated and `times` are two timespecs.
+    check("utimensat", unsafe {
+        libc::utimensat(dir, path.as_ptr(), times.as_ptr(), flags)
+    })
+    .map(drop)
+}
+
+/// What a filesystem says of itself: fstatvfs(3) and its magic number.
+#[derive(Clone, Copy, Debug)]
+pub struct FsStat {
+    /// Total blocks, in units of `frsize`.
+    pub blocks: u64,
+    /// Free blocks.
+    pub bfree: u64,
+    /// Blocks free to users.
+    pub bavail: u64,
+    /// Total inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub ffree: u64,
+    /// Block size, bytes.
+    pub bsize: u32,
+    /// Fragment size, bytes.
+    pub frsize: u32,
+    /// Longest name, bytes.
+    pub namelen: u32,
+    /// `f_type` of statfs(2).
+    pub magic: i64,
+}
+
+/// fstatfs(2).
+pub fn statfs(fd: &impl AsFd) -> Result<FsStat, SysError> {
+    let mut out = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `out` has room for one statfs.
+    check("fstatfs", unsafe {
+        libc::fstatfs(fd.as_fd().as_raw_fd(), out.as_mut_ptr())
+    })?;
+    // SAFETY: zeroed is a valid statfs, and the kernel has filled it.
+    let s = unsafe { out.assume_init() };
+    Ok(FsStat {
+        blocks: s.f_blocks,
+        bfree: s.f_bfree,
+        bavail: s.f_bavail,
+        files: s.f_files,
+        ffree: s.f_ffree,
+        bsize: s.f_bsize as u32,
+        frsize: if s.f_frsize == 0 {
+            s.f_bsize as u32
+        } else {
+            s.f_frsize as u32
+        },
+        namelen: s.f_namelen as u32,
+        magic: s.f_type as i64,
+    })
+}
+
+/// What identifies an inode on its filesystem for ever: name_to_handle_at(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileHandle {
+    /// How the filesystem encodes it.
+    pub kind: u8,
+    /// The encoding.
+    pub bytes: Vec<u8>,
+}
+
+/// name_to_handle_at(2), no symlink followed.
+pub fn file_handle(at: At<'_>) -> Result<FileHandle, SysError> {
+    const ROOM: usize = libc::MAX_HANDLE_SZ as usize;
+    #[repr(C)]
+    struct Handle {
+        head: libc::file_handle,
+        bytes: [u8; ROOM],
+    }
+    let name = CBuf::name("name_to_handle_at", at.name)?;
+    // SAFETY: all zeroes is a valid Handle: integers only.
+    let mut handle: Handle = unsafe { MaybeUninit::zeroed().assume_init() };
+    handle.head.handle_bytes = ROOM as libc::c_uint;
+    let mut mount_id = 0;
+    let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
+    // SAFETY: the head says how much room follows it.
+    check("name_to_handle_at", unsafe {
+        libc::name_to_handle_at(
+            at.raw(),
+            name.as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount_id,
+            flags,
+        )
+    })?;
+    let len = (handle.head.handle_bytes as usize).min(ROOM);
+    let kind = u8::try_from(handle.head.handle_type).map_err(|_| SysError {
+        call: "name_to_handle_at",
+        errno: Errno::EOVERFLOW,
+    })?;
+    Ok(FileHandle {
+        kind,
+        bytes: handle.bytes[..len].to_vec(),
+    })
+}
+
+/// flock(2), exclusive and without waiting; EAGAIN where another has it.
+pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
+    // SAFETY: a live descriptor.
+    check("flock", unsafe {
+        libc::flock(fd.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)
+    })
+    .map(drop)
+}
+
+/// ioctl FS_IOC_GETFSUUID (Linux 6.9): what the kernel knows a filesystem's UUID to be.
+pub fn fs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
+    const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
+    let mut out = [0u8; 17];
+    // SAFETY: the command writes a length byte and 16 bytes.
+    check("ioctl(FS_IOC_GETFSUUID)", unsafe {
+        libc::ioctl(
+            fd.as_fd().as_raw_fd(),
+            FS_IOC_GETFSUUID as libc::Ioctl,
+            out.as_mut_ptr(),
+        )
+    })?;
+    let mut uuid = [0u8; 16];
+    uuid.copy_from_slice(&out[1..]);
+    Ok(uuid)
+}

@@ -1,0 +1,175 @@
+//! Reading and writing the bytes of open files.
+
+use super::path::{check, check_len};
+use crate::error::{Errno, SysError};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Kinds of `lseek` that ask for holes.
+pub use libc::{SEEK_DATA, SEEK_HOLE};
+
+/// `FALLOC_FL_*` bits.
+pub use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+
+fn offset(call: &'static str, at: u64) -> Result<libc::off_t, SysError> {
+    libc::off_t::try_from(at).map_err(|_| SysError {
+        call,
+        errno: Errno::EINVAL,
+    })
+}
+
+/// pread(2) until `buf` is full or the file ends; how many bytes came.
+pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysError> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+        let from = offset("pread", at + done as u64)?;
+        // SAFETY: `rest` is writable for its length.
+        let got = unsafe {
+            libc::pread(
+                fd.as_fd().as_raw_fd(),
+                rest.as_mut_ptr().cast(),
+                rest.len(),
+                from,
+            )
+        };
+        match check_len("pread", got) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.errno == Errno::EINTR => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// pwrite(2) until all of `buf` is written, or an error after none of it.
+///
+/// # Errors
+/// The kernel's, if nothing could be written; a short count otherwise.
+pub fn write_full(fd: &impl AsFd, buf: &[u8], at: u64) -> Result<usize, SysError> {
+    let mut done = 0;
+    while let Some(rest) = buf.get(done..).filter(|r| !r.is_empty()) {
+        let to = offset("pwrite", at + done as u64)?;
+        // SAFETY: `rest` is readable for its length.
+        let put =
+            unsafe { libc::pwrite(fd.as_fd().as_raw_fd(), rest.as_ptr().cast(), rest.len(), to) };
+        match check_len("pwrite", put) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.errno == Errno::EINTR => {}
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: &impl AsFd, size: u64) -> Result<(), SysError> {
+    let size = offset("ftruncate", size)?;
+    // SAFETY: a live descriptor.
+    check("ftruncate", unsafe {
+        libc::ftruncate(fd.as_fd().as_raw_fd(), size)
+    })
+    .map(drop)
+}
+
+/// fallocate(2).
+pub fn allocate(fd: &impl AsFd, mode: i32, at: u64, len: u64) -> Result<(), SysError> {
+    let (at, len) = (offset("fallocate", at)?, offset("fallocate", len)?);
+    // SAFETY: a live descriptor.
+    check("fallocate", unsafe {
+        libc::fallocate(fd.as_fd().as_raw_fd(), mode, at, len)
+    })
+    .map(drop)
+}
+
+/// lseek(2), for SEEK_DATA and SEEK_HOLE; the descriptor's own offset is of no meaning.
+pub fn seek(fd: &impl AsFd, at: i64, whence: i32) -> Result<u64, SysError> {
+    // SAFETY: a live descriptor.
+    let to = unsafe { libc::lseek(fd.as_fd().as_raw_fd(), at, whence) };
+    u64::try_from(to).map_err(|_| SysError::last("lseek"))
+}
+
+/// copy_file_range(2): how many bytes went.
+pub fn copy_range(
+    from: &impl AsFd,
+    from_at: u64,
+    to: &impl AsFd,
+    to_at: u64,
+    len: usize,
+) -> Result<usize, SysError> {
+    let mut a = offset("copy_file_range", from_at)?;
+    let mut b = offset("copy_file_range", to_at)?;
+    // SAFETY: both offsets live across the call.
+    let n = unsafe {
+        libc::copy_file_range(
+            from.as_fd().as_raw_fd(),
+            &raw mut a,
+            to.as_fd().as_raw_fd(),
+            &raw mut b,
+            len,
+            0,
+        )
+    };
+    check_len("copy_file_range", n)
+}
+
+/// ioctl FICLONE: `to` becomes a reflink of `from`.
+pub fn clone_file(from: &impl AsFd, to: &impl AsFd) -> Result<(), SysError> {
+    // SAFETY: FICLONE takes a descriptor by value.
+    check("ioctl(FICLONE)", unsafe {
+        libc::ioctl(
+            to.as_fd().as_raw_fd(),
+            libc::FICLONE as libc::Ioctl,
+            from.as_fd().as_raw_fd(),
+        )
+    })
+    .map(drop)
+}
+
+/// fsync(2), or fdatasync(2) with `data_only`.
+pub fn sync(fd: &impl AsFd, data_only: bool) -> Result<(), SysError> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: a live descriptor.
+    let status = unsafe {
+        if data_only {
+            libc::fdatasync(fd)
+        } else {
+            libc::fsync(fd)
+        }
+    };
+    check("fsync", status).map(drop)
+}
+
+/// syncfs(2) of the filesystem that `fd` lies on.
+pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
+    // SAFETY: a live descriptor.
+    check("syncfs", unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
+}
+
+/// Inode-flag ioctls that the union hands on to the real file.
+pub mod flags {
+    /// `FS_IOC_GETFLAGS`, an int out.
+    pub const GET_FLAGS: u32 = 0x8008_6601;
+    /// `FS_IOC_SETFLAGS`, an int in.
+    pub const SET_FLAGS: u32 = 0x4008_6602;
+    /// `FS_IOC_FSGETXATTR`, 28 bytes out.
+    pub const GET_FSXATTR: u32 = 0x801c_581f;
+    /// `FS_IOC_FSSETXATTR`, 28 bytes in.
+    pub const SET_FSXATTR: u32 = 0x401c_5820;
+    /// `FS_IOC_GETVERSION`, an int out.
+    pub const GET_VERSION: u32 = 0x8008_7601;
+}
+
+/// ioctl(2) of one of [`flags`], with `data` in and out.
+pub fn flags_ioctl(fd: &impl AsFd, command: u32, data: &mut [u8; 32]) -> Result<(), SysError> {
+    // SAFETY: every command of `flags` reads or writes at most 28 bytes.
+    check("ioctl", unsafe {
+        libc::ioctl(
+            fd.as_fd().as_raw_fd(),
+            command as libc::Ioctl,
+            data.as_mut_ptr(),
+        )
+    })
+    .map(drop)
+}

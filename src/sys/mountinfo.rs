@@ -1,0 +1,111 @@
+//! /proc/self/mountinfo: what is mounted where.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// One line of /proc/self/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The kernel's number of this mount.
+    pub id: u64,
+    /// The filesystem's device: major and minor number.
+    pub dev: (u32, u32),
+    /// Where it is mounted, as this process sees it.
+    pub point: PathBuf,
+    /// Whether this mount refuses writes.
+    pub read_only: bool,
+    /// The type: `ext4`, `fuse.plyfs`, …
+    pub fs_type: String,
+    /// What was mounted: a device or a name.
+    pub source: OsString,
+}
+
+/// Undoes the kernel's `\040` escapes.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(byte) = octal {
+            out.push(byte);
+            rest = tail.get(3..).unwrap_or_default();
+        } else {
+            out.push(first);
+            rest = tail;
+        }
+    }
+    out
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let mut fields = line.split(|&b| b == b' ');
+    let id = text(fields.next()?).parse().ok()?;
+    let _parent = fields.next()?;
+    let dev = text(fields.next()?);
+    let (major, minor) = dev.split_once(':')?;
+    let _root = fields.next()?;
+    let point = OsString::from_vec(unescape(fields.next()?)).into();
+    let options = text(fields.next()?);
+    // Optional fields (propagation) end with a lone dash.
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    Some(Mount {
+        id,
+        dev: (major.parse().ok()?, minor.parse().ok()?),
+        point,
+        read_only: options.split(',').any(|word| word == "ro"),
+        fs_type: text(fields.next()?),
+        source: OsString::from_vec(unescape(fields.next()?)),
+    })
+}
+
+/// All mounts that this process can see, in the order of the kernel's list.
+pub fn read() -> io::Result<Vec<Mount>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table
+        .split(|&b| b == b'\n')
+        .filter_map(parse_line)
+        .collect())
+}
+
+/// The mount that is on top at exactly `point`.
+pub fn at(point: &Path) -> io::Result<Option<Mount>> {
+    Ok(read()?.into_iter().rev().find(|mount| mount.point == point))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_escapes_and_optional_fields_is_read() {
+        let line = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime shared:1 master:2 - fuse.plyfs my\040name rw,errors=continue";
+        let mount = parse_line(line).expect("a valid line");
+        assert_eq!(mount.id, 36);
+        assert_eq!(mount.dev, (98, 0));
+        assert_eq!(mount.point, Path::new(r"/a b\c"));
+        assert_eq!(mount.fs_type, "fuse.plyfs");
+        assert_eq!(mount.source, "my name");
+        assert!(!mount.read_only);
+    }
+
+    #[test]
+    fn a_line_without_optional_fields_is_read() {
+        let line = b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw";
+        let mount = parse_line(line).expect("a valid line");
+        assert!(mount.read_only);
+        assert_eq!(mount.fs_type, "ext4");
+    }
+
+    #[test]
+    fn a_line_cut_short_is_passed_over() {
+        assert_eq!(parse_line(b"27 1 254:0 / / rw"), None);
+        assert_eq!(parse_line(b""), None);
+    }
+}

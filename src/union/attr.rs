@@ -1,0 +1,194 @@
+//! Attributes: what a file is like, and changing it.
+
+use super::Union;
+use crate::copyup::{Keep, nlink};
+use crate::error::{Errno, Result, SysError, best_effort};
+use crate::layer::{Layer, Look};
+use crate::merge::inomap::Ino;
+use crate::node::{Node, Place};
+use crate::sys::creds::Caller;
+use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
+use crate::sys::io;
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::sync::Arc;
+
+const S_IXGRP: u32 = 0o010;
+
+/// What a file of the union is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Attr {
+    /// The union's inode number.
+    pub ino: Ino,
+    /// The rest; its own `dev` and `ino` are those of the real file.
+    pub stat: Stat,
+}
+
+/// What is to change; `None` is left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SetTime>,
+    /// Modification time.
+    pub mtime: Option<SetTime>,
+}
+
+impl Union {
+    /// The attributes of `ino`.
+    ///
+    /// # Errors
+    /// ESTALE for an unknown number, else statx's.
+    pub fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let node = self.node(ino)?;
+        self.attr_of(&node)
+    }
+
+    pub(super) fn attr_of(&self, node: &Node) -> Result<Attr> {
+        let (look, links) = self.tree.on_file(node, |layer, at| {
+            let look = layer.look(at)?;
+            let links = self.links(node, layer, at, &look.stat)?;
+            Ok(((look, links), look.stat.ino))
+        })?;
+        Ok(self.attr_with(node, &look, links))
+    }
+
+    /// The attributes of `node`, whose topmost real file was just looked at.
+    pub(super) fn attr_of_look(&self, node: &Node, look: &Look) -> Result<Attr> {
+        if self.has_own_links(node, &look.stat) {
+            return Ok(self.attr_with(node, look, None));
+        }
+        self.attr_of(node)
+    }
+
+    fn attr_with(&self, node: &Node, look: &Look, links: Option<u32>) -> Attr {
+        let mut stat = look.stat;
+        (stat.uid, stat.gid) = self.settings.owners.shown(stat.uid, stat.gid);
+        if let Some(links) = links {
+            stat.nlink = links;
+        } else if node.is_dir() {
+            let stack = node.stack();
+            let parts = stack.lower_dirs().len() + usize::from(stack.upper.is_some());
+            // As overlayfs: a count of subdirectories would need a scan.
+            if parts > 1 {
+                stat.nlink = 1;
+            }
+        }
+        if matches!(node.place(), Place::Gone) {
+            stat.nlink = 0;
+        }
+        Attr {
+            ino: node.ino,
+            stat,
+        }
+    }
+
+    /// Whether the link count of the real file is the union's.
+    fn has_own_links(&self, node: &Node, stat: &Stat) -> bool {
+        node.is_dir()
+            || self.tree.index_dir().is_err()
+            || !node.in_upper()
+            || stat.nlink < 2 && !matches!(node.place(), Place::Indexed(_))
+    }
+
+    fn links(
+        &self,
+        node: &Node,
+        layer: &Layer,
+        at: At<'_>,
+        stat: &Stat,
+    ) -> std::result::Result<Option<u32>, SysError> {
+        if self.has_own_links(node, stat) {
+            return Ok(None);
+        }
+        nlink::read(layer.identity_keys(), at, stat.nlink, None)
+    }
+
+    /// Changes attributes; what they are then.
+    ///
+    /// # Errors
+    /// Those of copy-up, and of the calls that make the change.
+    pub fn setattr(&self, ino: Ino, set: &SetAttr, caller: &Caller) -> Result<Attr> {
+        let node = self.node(ino)?;
+        if set.size.is_some() && !node.is_file() {
+            return Err(if node.is_dir() {
+                Errno::EISDIR
+            } else {
+                Errno::EINVAL
+            });
+        }
+        self.ensure(&node, set.size.map_or(Keep::All, Keep::Bytes))?;
+        if let Some(size) = set.size {
+            let file = self.tree.writer(&node)?;
+            io::truncate(&*file, size)?;
+            if caller.uid != 0 {
+                self.clear_privileges(&node)?;
+            }
+        }
+        let door = self.tree.upper_door(&node)?;
+        if set.uid.is_some() || set.gid.is_some() {
+            fs::chown(door.at(), set.uid, set.gid)?;
+        }
+        if let Some(mode) = set.mode {
+            fs::chmod(door.at(), mode & 0o7777)?;
+            node.set_harmless(false);
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);
+            fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
+        }
+        self.attr_of(&node)
+    }
+
+    /// Clears what a write by somebody without privilege clears: setuid, setgid of an
+    /// executable, capabilities. The daemon's own writes do not, for it may keep them.
+    ///
+    /// # Errors
+    /// fchmodat's.
+    pub(super) fn clear_privileges(&self, node: &Arc<Node>) -> Result<()> {
+        if node.is_harmless() || !node.is_file() {
+            return Ok(());
+        }
+        let door = self.tree.upper_door(node)?;
+        let mode = fs::stat(door.at())?.mode & 0o7777;
+        let mut kept = mode & !S_ISUID;
+        if mode & S_IXGRP != 0 {
+            kept &= !S_ISGID;
+        }
+        if kept != mode {
+            fs::chmod(door.at(), kept)?;
+        }
+        match xattr::remove(door.at(), c"security.capability") {
+            Err(e) if matches!(e.errno, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            other => {
+                best_effort("clear capabilities", other);
+            }
+        }
+        node.set_harmless(true);
+        Ok(())
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// EINVAL where it is none.
+    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        self.tree.on_file(&node, |_, at| {
+            let target = fs::readlink(at)?;
+            let inode = if node.in_upper() {
+                fs::stat(at)?.ino
+            } else {
+                0
+            };
+            Ok((target, inode))
+        })
+    }
+}

@@ -1,0 +1,378 @@
+//! Making names: files, directories, symlinks, nodes and links.
+
+use super::{Entry, Union};
+use crate::copyup::{self, Keep};
+use crate::error::{Errno, Result, SysError};
+use crate::layer::marks::whiteout_file;
+use crate::layer::scratch::Scratch;
+use crate::merge::acl;
+use crate::merge::decide::{Creation, UpperHas, creation};
+use crate::merge::inomap::Ino;
+use crate::merge::listing::{Entry as Listed, Listing};
+use crate::merge::name::Name;
+use crate::node::dir::DirState;
+use crate::node::lock::{hold_still, wait_for_copyup};
+use crate::node::stack::Stack;
+use crate::node::{Node, Place};
+use crate::sys::creds::{self, Caller, as_caller};
+use crate::sys::fs::{
+    self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+    S_ISGID,
+};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub enum New<'a> {
+    /// A directory with these permission bits.
+    Directory(u32),
+    /// A symlink to this.
+    Symlink(&'a [u8]),
+    /// Anything else: type and permission bits, device numbers.
+    Node(u32, (u32, u32)),
+}
+
+impl New<'_> {
+    fn mode(&self) -> u32 {
+        match self {
+            New::Directory(mode) => S_IFDIR | mode & !S_IFMT,
+            New::Symlink(_) => S_IFLNK | 0o777,
+            New::Node(mode, _) if mode & S_IFMT == 0 => S_IFREG | mode,
+            New::Node(mode, _) => *mode,
+        }
+    }
+
+    /// Makes it at `at`; a regular file is left open, since it is about to be written.
+    fn make(&self, at: At<'_>) -> std::result::Result<Option<OwnedFd>, SysError> {
+        let mode = self.mode();
+        match self {
+            New::Directory(_) => fs::mkdir(at, mode & 0o7777)?,
+            New::Symlink(target) => fs::symlink(target, at)?,
+            New::Node(_, rdev) if mode & S_IFMT != S_IFREG => fs::mknod(at, mode, *rdev)?,
+            New::Node(..) => {
+                let flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW;
+                return fs::open(at, flags, mode & 0o7777).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What the upper has in the way of a new name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InTheWay {
+    pub has: UpperHas,
+    /// A whiteout file beside the name.
+    pub beside: bool,
+}
+
+impl Union {
+    /// Makes `new` as `name` in `parent`, for `caller`.
+    ///
+    /// # Errors
+    /// EEXIST, EINVAL for the name of a mark, those of copy-up and of making it.
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        new: New<'_>,
+        caller: &Caller,
+    ) -> Result<Entry<'_>> {
+        let dir = self.live_dir(parent)?;
+        let name = self.new_name(name)?;
+        self.ensure(&dir, Keep::All)?;
+        let mut names = dir.as_dir()?.names.write();
+        self.check_absent(&dir, &names, &name)?;
+        let fd = self.tree.upper_dir(&dir)?;
+        let at = At::new(&*fd, &name);
+        let way = self.in_the_way(&dir, &fd, &name)?;
+        let open = match creation(way.has) {
+            Creation::InPlace if !way.beside => as_caller(caller, || new.make(at))?,
+            how => self.make_over_whiteout(&dir, &fd, &name, new, caller, how, way.beside)?,
+        };
+        let stat = fs::stat(at)?;
+        let ino = self.tree.ino_of_stat(&stat);
+        let place = Place::Named(dir.clone(), name.clone());
+        let (node, made) = self.tree.intern(ino, || {
+            let node = Node::new(ino, stat.format(), place, Stack::upper_only(stat.ino));
+            node.set_harmless(stat.mode & 0o6000 == 0);
+            if let Some(part) = &node.dir {
+                part.names.write().listing = Some(Listing::default());
+                part.impure.learn(false);
+                part.upper_hints.files.learn(false);
+            }
+            node
+        });
+        if !made {
+            log::error!("inode {ino} of a new file is known already");
+            return Err(Errno::EIO);
+        }
+        if let Some(open) = open {
+            self.tree
+                .keep_open(node.node(), Arc::new(open), true, Some(stat.ino));
+        }
+        self.list(&mut names, &name, ino, stat.mode);
+        let look = crate::layer::Look {
+            stat,
+            covered: false,
+        };
+        let attr = self.attr_of_look(node.node(), &look)?;
+        Ok(Entry { node, attr })
+    }
+
+    /// Adds a name to a listing that is known.
+    pub(super) fn list(&self, names: &mut DirState, name: &Name, ino: Ino, mode: u32) {
+        if let Some(listing) = &mut names.listing {
+            let entry = Listed {
+                name: name.clone(),
+                ino,
+                kind: (mode >> 12) as u8 & 15,
+            };
+            listing.insert(&self.tree.cookies, entry);
+        }
+    }
+
+    /// EEXIST where the union shows `name` in `dir`, whose names are locked.
+    pub(super) fn check_absent(
+        &self,
+        dir: &Arc<Node>,
+        names: &DirState,
+        name: &Name,
+    ) -> Result<()> {
+        if dir.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        let there = match &names.listing {
+            Some(listing) => listing.get(&self.tree.cookies, name).is_some(),
+            // In a directory of the upper alone, making it will tell.
+            None if !dir.stack().is_merged() => false,
+            None => {
+                let parts = self.tree.parts(dir)?;
+                !self.see(dir, &parts, name)?.is_absent()
+            }
+        };
+        if there { Err(Errno::EEXIST) } else { Ok(()) }
+    }
+
+    /// What the upper's part `fd` of `dir` has at a name that the union does not show.
+    pub(super) fn in_the_way(
+        &self,
+        dir: &Node,
+        fd: &Arc<OwnedFd>,
+        name: &Name,
+    ) -> Result<InTheWay> {
+        let layer = self.tree.upper_layer()?;
+        let hints = &dir.as_dir()?.upper_hints;
+        let beside = layer.whiteout_beside(At::fd(&**fd), hints, name)?;
+        if !dir.stack().is_merged() && hints.files.get() == Some(false) {
+            return Ok(InTheWay {
+                has: UpperHas::Nothing,
+                beside,
+            });
+        }
+        let has = match fs::stat(At::new(&**fd, name)) {
+            Ok(_) => UpperHas::Whiteout,
+            Err(e) if e.errno == Errno::ENOENT => UpperHas::Nothing,
+            Err(e) => return Err(e.errno),
+        };
+        Ok(InTheWay { has, beside })
+    }
+
+    /// Makes `new` whole in work, and lets it take the place of a whiteout at one
+    /// stroke: never is the deleted file back, never is the new one half there.
+    #[allow(clippy::too_many_arguments)]
+    fn make_over_whiteout(
+        &self,
+        dir: &Arc<Node>,
+        fd: &Arc<OwnedFd>,
+        name: &Name,
+        new: New<'_>,
+        caller: &Caller,
+        how: Creation,
+        beside: bool,
+    ) -> Result<Option<OwnedFd>> {
+        let scratch = self.scratch()?;
+        let temp_name = scratch.temp_name();
+        let temp = At::new(scratch.dir(), &temp_name);
+        let at = At::new(&**fd, name);
+        let done = (|| {
+            let open = self.make_inheriting(fd, temp, new, caller)?;
+            let is_dir = new.mode() & S_IFMT == S_IFDIR;
+            if is_dir {
+                self.tree.upper_layer()?.make_opaque(temp)?;
+            }
+            match how {
+                Creation::InPlace => copyup::publish::publish(temp, at)?,
+                Creation::OverWhiteout if is_dir => {
+                    fs::rename(temp, at, RENAME_EXCHANGE)?;
+                    scratch.discard(&temp_name);
+                }
+                Creation::OverWhiteout => fs::rename(temp, at, 0)?,
+            }
+            Ok(open)
+        })();
+        if done.is_err() {
+            scratch.discard(&temp_name);
+        } else if beside {
+            self.drop_whiteout_file(dir, fd, name)?;
+        }
+        done
+    }
+
+    /// Removes the whiteout file beside `name`, which something visible has replaced.
+    pub(super) fn drop_whiteout_file(
+        &self,
+        _dir: &Node,
+        fd: &Arc<OwnedFd>,
+        name: &Name,
+    ) -> Result<()> {
+        let Some(file) = whiteout_file(name) else {
+            return Ok(());
+        };
+        match fs::unlink(At::new(&**fd, &file)) {
+            Err(e) if e.errno != Errno::ENOENT => Err(e.errno),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes `new` at `temp` with what it would have inherited in directory `fd`:
+    /// group, setgid, umask or default ACL.
+    fn make_inheriting(
+        &self,
+        fd: &Arc<OwnedFd>,
+        temp: At<'_>,
+        new: New<'_>,
+        caller: &Caller,
+    ) -> Result<Option<OwnedFd>> {
+        let parent = fs::stat(At::fd(&**fd))?;
+        let mode = new.mode();
+        let (is_dir, is_link) = (mode & S_IFMT == S_IFDIR, mode & S_IFMT == S_IFLNK);
+        let default = if is_link {
+            None
+        } else {
+            xattr::get_optional(At::fd(&**fd), c"system.posix_acl_default")?
+        };
+        let inherited = default.as_deref().and_then(|acl| acl::inherit(acl, mode));
+        let (mut bits, access) = match inherited {
+            Some(i) => (i.mode & 0o7777, i.access),
+            None => (mode & 0o7777 & !caller.umask, None),
+        };
+        let setgid = parent.mode & S_ISGID != 0;
+        if setgid && is_dir {
+            bits |= S_ISGID;
+        }
+        let own = Caller {
+            umask: 0,
+            ..*caller
+        };
+        let open = as_caller(&own, || new.make(temp))?;
+        if setgid {
+            fs::chown(temp, None, Some(parent.gid))?;
+        }
+        if !is_link {
+            fs::chmod(temp, bits)?;
+        }
+        if let Some(acl) = access {
+            xattr::set(temp, c"system.posix_acl_access", &acl, 0)?;
+        }
+        if let Some(acl) = default.filter(|_| is_dir) {
+            xattr::set(temp, c"system.posix_acl_default", &acl, 0)?;
+        }
+        Ok(open)
+    }
+
+    pub(super) fn scratch(&self) -> Result<&Scratch> {
+        self.tree.layers.scratch.as_ref().ok_or(Errno::EROFS)
+    }
+
+    /// Makes `name` in `parent` another name of `ino`.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT for a file without a name, EPERM for a directory, those of
+    /// copy-up and of linkat.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
+        let node = self.node(ino)?;
+        let dir = self.live_dir(parent)?;
+        let name = self.new_name(name)?;
+        if node.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        loop {
+            if node.is_removed() && !self.has_links(&node) {
+                return Err(Errno::ENOENT);
+            }
+            self.ensure(&node, Keep::All)?;
+            self.ensure(&dir, Keep::All)?;
+            let mut names = dir.as_dir()?.names.write();
+            self.check_absent(&dir, &names, &name)?;
+            let mut still = Vec::new();
+            if let Err(busy) = hold_still([&node], &mut still) {
+                drop(names);
+                wait_for_copyup(&busy);
+                continue;
+            }
+            return self.link_locked(&node, &dir, &mut names, &name);
+        }
+    }
+
+    fn has_links(&self, node: &Node) -> bool {
+        node.in_upper() && self.attr_of(node).is_ok_and(|attr| attr.stat.nlink > 0)
+    }
+
+    fn link_locked(
+        &self,
+        node: &Arc<Node>,
+        dir: &Arc<Node>,
+        names: &mut DirState,
+        name: &Name,
+    ) -> Result<Entry<'_>> {
+        let fd = self.tree.upper_dir(dir)?;
+        let at = At::new(&*fd, name);
+        let from = self.tree.upper_door(node)?;
+        let way = self.in_the_way(dir, &fd, name)?;
+        let upper = node.stack().upper.ok_or(Errno::EIO)?;
+        let own = crate::merge::inomap::RealId {
+            dev: self.tree.upper_layer()?.dev,
+            ino: upper,
+        };
+        if self.tree.ino_of(own) != node.ino {
+            copyup::mark_impure(&self.tree, dir, &fd)?;
+        }
+        match creation(way.has) {
+            Creation::InPlace => fs::link(from.at(), at)?,
+            Creation::OverWhiteout => {
+                let scratch = self.scratch()?;
+                let temp_name = scratch.temp_name();
+                let temp = At::new(scratch.dir(), &temp_name);
+                fs::link(from.at(), temp)?;
+                if let Err(e) = fs::rename(temp, at, 0) {
+                    scratch.discard(&temp_name);
+                    return Err(e.errno);
+                }
+            }
+        }
+        if way.beside {
+            self.drop_whiteout_file(dir, &fd, name)?;
+        }
+        self.list(names, name, node.ino, node.kind);
+        let place = Place::Named(dir.clone(), name.clone());
+        if node.is_removed() {
+            self.tree.set_place(node, place);
+        }
+        let (entry, _) = self.tree.intern(node.ino, || {
+            log::debug!("inode {} was forgotten while it was linked", node.ino);
+            let place = Place::Named(dir.clone(), name.clone());
+            Node::new(node.ino, node.kind, place, Stack::upper_only(upper))
+        });
+        let attr = self.attr_of(entry.node())?;
+        Ok(Entry { node: entry, attr })
+    }
+
+    /// Whether files can be made with the ids of whoever asks for them.
+    pub fn keeps_owners(&self) -> bool {
+        creds::can_switch()
+    }
+}

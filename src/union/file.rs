@@ -1,0 +1,138 @@
+//! Reading, writing and shaping the data of files.
+
+use super::Union;
+use crate::copyup::Keep;
+use crate::error::{Errno, Result};
+use crate::merge::inomap::Ino;
+use crate::sys::creds::Caller;
+use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY};
+use crate::sys::io::{self, flags};
+use crate::sys::path::At;
+
+impl Union {
+    /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
+    /// those of the open file that is read.
+    ///
+    /// # Errors
+    /// Those of opening and reading.
+    pub fn read(&self, ino: Ino, at: u64, buf: &mut [u8], open_flags: i32) -> Result<usize> {
+        let node = self.node(ino)?;
+        if open_flags & O_NOATIME != 0 && node.in_upper() {
+            let quiet = self.tree.open(&node, O_RDONLY | O_NOATIME);
+            if let Ok(file) = quiet {
+                return Ok(io::read_full(&file, buf, at)?);
+            }
+        }
+        let file = self.tree.reader(&node)?;
+        Ok(io::read_full(&*file, buf, at)?)
+    }
+
+    /// Writes `data` at offset `at` of `ino`; how many bytes went. With
+    /// `clear_privileges`, setuid, setgid and capabilities are cleared.
+    ///
+    /// # Errors
+    /// Those of copy-up and of writing.
+    pub fn write(&self, ino: Ino, at: u64, data: &[u8], clear_privileges: bool) -> Result<usize> {
+        let node = self.node(ino)?;
+        self.ensure(&node, Keep::All)?;
+        let file = self.tree.writer(&node)?;
+        if clear_privileges {
+            self.clear_privileges(&node)?;
+        }
+        Ok(io::write_full(&*file, data, at)?)
+    }
+
+    /// fallocate(2) on `ino`.
+    ///
+    /// # Errors
+    /// Those of copy-up and of fallocate.
+    pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
+        let node = self.node(ino)?;
+        self.ensure(&node, Keep::All)?;
+        let file = self.tree.writer(&node)?;
+        if caller.uid != 0 {
+            self.clear_privileges(&node)?;
+        }
+        Ok(io::allocate(&*file, mode, at, len)?)
+    }
+
+    /// lseek(2) for SEEK_DATA and SEEK_HOLE on `ino`.
+    ///
+    /// # Errors
+    /// ENXIO past the end, else lseek's.
+    pub fn lseek(&self, ino: Ino, at: i64, whence: i32) -> Result<u64> {
+        let node = self.node(ino)?;
+        let file = self.tree.reader(&node)?;
+        Ok(io::seek(&*file, at, whence)?)
+    }
+
+    /// copy_file_range(2) from one file of the union to another.
+    ///
+    /// # Errors
+    /// Those of copy-up and of copy_file_range; EXDEV makes the kernel copy by itself.
+    pub fn copy_file_range(
+        &self,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: usize,
+        caller: &Caller,
+    ) -> Result<usize> {
+        let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        self.ensure(&target, Keep::All)?;
+        let reader = self.tree.reader(&source)?;
+        let writer = self.tree.writer(&target)?;
+        if caller.uid != 0 {
+            self.clear_privileges(&target)?;
+        }
+        Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
+    }
+
+    /// fsync(2) of a file or directory; what lies in a lower layer needs none.
+    ///
+    /// # Errors
+    /// fsync's.
+    pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
+        let node = self.node(ino)?;
+        if !node.in_upper() || self.settings.volatile {
+            return Ok(());
+        }
+        if node.is_dir() {
+            let dir = self.tree.upper_dir(&node)?;
+            let open = fs::open(At::new(&*dir, b"."), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)?;
+            return Ok(io::sync(&open, data_only)?);
+        }
+        if !node.is_file() {
+            return Ok(());
+        }
+        let file = self.tree.reader(&node)?;
+        Ok(io::sync(&*file, data_only)?)
+    }
+
+    /// An inode-flag ioctl ([`flags`]) on `ino`, with up to 32 bytes in; the same out.
+    ///
+    /// # Errors
+    /// ENOTTY for any other command; those of copy-up and of ioctl.
+    pub fn ioctl(&self, ino: Ino, command: u32, data: &[u8]) -> Result<[u8; 32]> {
+        let changes = match command {
+            flags::GET_FLAGS | flags::GET_FSXATTR | flags::GET_VERSION => false,
+            flags::SET_FLAGS | flags::SET_FSXATTR => true,
+            _ => return Err(Errno::ENOTTY),
+        };
+        let node = self.node(ino)?;
+        if !node.is_file() && !node.is_dir() {
+            return Err(Errno::ENOTTY);
+        }
+        if changes {
+            self.ensure(&node, Keep::All)?;
+        }
+        let kind = if node.is_dir() { O_DIRECTORY } else { 0 };
+        let open = self.tree.open(&node, O_RDONLY | fs::O_NONBLOCK | kind)?;
+        let mut room = [0u8; 32];
+        let len = data.len().min(room.len());
+        if let (Some(to), Some(from)) = (room.get_mut(..len), data.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        io::flags_ioctl(&open, command, &mut room)?;
+        Ok(room)
+    }
+}

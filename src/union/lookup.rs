@@ -1,0 +1,330 @@
+//! Finding names.
+
+use super::{Attr, Union};
+use crate::error::{Errno, Result};
+use crate::layer::dirfds::{RealDir, open_dir};
+use crate::layer::handle::Origin;
+use crate::layer::marks::is_mark_name;
+use crate::layer::{Layer, Look};
+use crate::merge::inomap::{Ino, RealId};
+use crate::merge::name::Name;
+use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
+use crate::node::door::Part;
+use crate::node::stack::{Lower, Stack};
+use crate::node::table::LookupRef;
+use crate::node::{Node, Place};
+use crate::sys::fs::{self, S_IFMT, Stat};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::sync::Arc;
+
+/// A name that was found: the node, counted as looked up, and its attributes.
+#[derive(Debug)]
+pub struct Entry<'u> {
+    /// The node.
+    pub node: LookupRef<'u>,
+    /// What it is like now.
+    pub attr: Attr,
+}
+
+/// What the parts of a directory have at a name.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// What counts, as indices of the parts.
+    pub resolution: Resolution,
+    looks: Vec<Option<Look>>,
+}
+
+impl Seen {
+    fn look(&self, part: usize) -> Result<&Look> {
+        self.looks
+            .get(part)
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EIO)
+    }
+
+    /// Whether the union shows nothing there.
+    pub fn is_absent(&self) -> bool {
+        self.resolution == Resolution::Absent
+    }
+
+    /// Whether part 0, the upper, has an entry of any kind, a whiteout too.
+    pub fn first_has_entry(&self) -> bool {
+        matches!(self.looks.first(), Some(Some(_)))
+    }
+
+    /// Whether the file that is shown, or the top of the merged directory, is in part 0.
+    pub fn is_in_first(&self) -> bool {
+        match &self.resolution {
+            Resolution::Absent => false,
+            Resolution::NonDirectory(i) => *i == 0,
+            Resolution::Directory(list) => list.first() == Some(&0),
+        }
+    }
+
+    /// The link count of the file that is shown, where it is in a lower layer.
+    pub fn lower_links(&self) -> Option<u32> {
+        match &self.resolution {
+            Resolution::NonDirectory(i) => Some(self.look(*i).ok()?.stat.nlink),
+            _ => None,
+        }
+    }
+}
+
+impl Union {
+    /// Looks `name` up in directory `parent`; `None` where it is absent.
+    ///
+    /// # Errors
+    /// Those of looking at the layers.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry<'_>>> {
+        let dir = self.node(parent)?;
+        let part = dir.as_dir()?;
+        if self.mark_files && is_mark_name(name) || dir.is_removed() {
+            return Ok(None);
+        }
+        let name = self.existing_name(name)?;
+        let names = part.names.read();
+        if let Some(listing) = &names.listing
+            && listing.get(&self.tree.cookies, &name).is_none()
+        {
+            return Ok(None);
+        }
+        let parts = self.tree.parts(&dir)?;
+        let seen = self.see(&dir, &parts, &name)?;
+        self.intern(&dir, &name, &parts, &seen)
+    }
+
+    pub(super) fn existing_name(&self, name: &[u8]) -> Result<Name> {
+        use crate::merge::name::BadName;
+        Name::new(name).map_err(|e| match e {
+            BadName::Invalid => Errno::EINVAL,
+            BadName::TooLong => Errno::ENAMETOOLONG,
+        })
+    }
+
+    /// Looks at `name` in every one of `parts` of `dir` that counts.
+    pub(super) fn see(&self, dir: &Node, parts: &[Part], name: &[u8]) -> Result<Seen> {
+        let mut looks: Vec<Option<Look>> = vec![None; parts.len()];
+        let part = |i: usize| parts.get(i).ok_or(Errno::EIO);
+        let look = |i: usize| -> Result<Sighting> {
+            let part = part(i)?;
+            let Some(fd) = self.tree.open_part(part)? else {
+                return Ok(Sighting::Nothing);
+            };
+            match part.layer().look(At::new(&*fd, name)) {
+                Ok(look) => {
+                    if let Some(slot) = looks.get_mut(i) {
+                        *slot = Some(look);
+                    }
+                    let hints = part.hints(dir)?;
+                    Ok(part.layer().sighting(At::fd(&*fd), hints, name, &look.stat))
+                }
+                Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENAMETOOLONG) => {
+                    Ok(Sighting::Nothing)
+                }
+                Err(e) => Err(e.errno),
+            }
+        };
+        let hides = |i: usize, question: Question| self.hides(dir, part(i)?, name, question);
+        let resolution = resolve(0..parts.len(), look, hides)?;
+        Ok(Seen { resolution, looks })
+    }
+
+    fn hides(&self, dir: &Node, part: &Part, name: &[u8], question: Question) -> Result<bool> {
+        let Some(fd) = self.tree.open_part(part)? else {
+            return Ok(false);
+        };
+        let layer = part.layer();
+        if layer.whiteout_beside(At::fd(&*fd), part.hints(dir)?, name)? {
+            return Ok(true);
+        }
+        if question == Question::WhiteoutBeside {
+            return Ok(false);
+        }
+        let inner = open_dir(At::new(&*fd, name))?;
+        Ok(layer.is_opaque(At::fd(&inner))?)
+    }
+
+    /// Whether the lower `parts` alone would show something at `name`.
+    pub(super) fn shows_below(&self, dir: &Node, parts: &[Part], name: &[u8]) -> Result<bool> {
+        let lower = match parts {
+            [Part::Upper(..), lower @ ..] => lower,
+            all => all,
+        };
+        Ok(!lower.is_empty() && !self.see(dir, lower, name)?.is_absent())
+    }
+
+    /// The node for what was seen at `name` in `dir`.
+    pub(super) fn intern(
+        &self,
+        dir: &Arc<Node>,
+        name: &Name,
+        parts: &[Part],
+        seen: &Seen,
+    ) -> Result<Option<Entry<'_>>> {
+        let place = || Place::Named(dir.clone(), name.clone());
+        let (top, stack) = match &seen.resolution {
+            Resolution::Absent => return Ok(None),
+            Resolution::NonDirectory(i) => {
+                let part = parts.get(*i).ok_or(Errno::EIO)?;
+                let look = *seen.look(*i)?;
+                match part {
+                    Part::Upper(..) => (look, Stack::upper_only(look.stat.ino)),
+                    Part::Lower(real) => {
+                        if let Some(entry) = self.indexed(real, name, &look)? {
+                            return Ok(Some(entry));
+                        }
+                        let lower = Lower::File(real.clone(), name.clone());
+                        (look, Stack { upper: None, lower })
+                    }
+                }
+            }
+            Resolution::Directory(list) => self.directory(name, parts, seen, list)?,
+        };
+        let ino = match stack.upper {
+            Some(_) => self.identity_of_upper(dir, name, &top.stat)?,
+            None => self.tree.ino_of_stat(&top.stat),
+        };
+        self.intern_as(ino, place, stack, &top).map(Some)
+    }
+
+    /// The merged directory that was seen at `name`.
+    fn directory(
+        &self,
+        name: &Name,
+        parts: &[Part],
+        seen: &Seen,
+        list: &[usize],
+    ) -> Result<(Look, Stack)> {
+        let mut upper = None;
+        let mut dirs = Vec::new();
+        for &i in list {
+            let look = seen.look(i)?;
+            match parts.get(i).ok_or(Errno::EIO)? {
+                Part::Upper(..) => upper = Some(look.stat.ino),
+                Part::Lower(real) => {
+                    let child = RealDir::child(real, name.clone(), look.covered);
+                    dirs.push(Arc::new(child));
+                }
+            }
+        }
+        let top = *seen.look(*list.first().ok_or(Errno::EIO)?)?;
+        let lower = if dirs.is_empty() {
+            Lower::None
+        } else {
+            Lower::Dirs(dirs.into())
+        };
+        Ok((top, Stack { upper, lower }))
+    }
+
+    /// Interns a node, minding that an origin may be claimed by two upper files (a
+    /// broken hard link, or a copy made behind our back): the second goes by its own
+    /// number then.
+    fn intern_as(
+        &self,
+        ino: Ino,
+        place: impl Fn() -> Place,
+        stack: Stack,
+        look: &Look,
+    ) -> Result<Entry<'_>> {
+        let kind = look.stat.mode & S_IFMT;
+        let upper = stack.upper;
+        let mut stack = Some(stack);
+        for ino in [ino, self.tree.ino_of_stat(&look.stat)] {
+            let mut make = || {
+                let stack = stack.take().unwrap_or_else(|| Stack::upper_only(0));
+                Node::new(ino, kind, place(), stack)
+            };
+            let (node, made) = self.tree.intern(ino, &mut make);
+            if made {
+                let attr = self.attr_of_look(node.node(), look)?;
+                return Ok(Entry { node, attr });
+            }
+            let known = node.node().stack();
+            if node.node().kind != kind || upper.is_some() && known.upper != upper {
+                continue;
+            }
+            if node.node().is_removed() {
+                self.tree.set_place(node.node(), place());
+            }
+            let attr = if known.upper == upper {
+                self.attr_of_look(node.node(), look)?
+            } else {
+                self.attr_of(node.node())?
+            };
+            return Ok(Entry { node, attr });
+        }
+        Err(Errno::ESTALE)
+    }
+
+    /// The node of a lower hard link that was copied up through another name.
+    fn indexed(&self, real: &Arc<RealDir>, name: &Name, look: &Look) -> Result<Option<Entry<'_>>> {
+        if look.stat.nlink < 2 {
+            return Ok(None);
+        }
+        let Ok(index) = self.tree.index_dir() else {
+            return Ok(None);
+        };
+        let fd = self.tree.layers.fds.lower(real)?;
+        let Ok(origin) = Origin::of(&real.layer, At::new(&*fd, name)) else {
+            return Ok(None);
+        };
+        let index_name = origin.index_name();
+        let stat = match fs::stat(At::new(&*index, &index_name)) {
+            Ok(stat) if stat.format() == look.stat.format() => stat,
+            _ => return Ok(None),
+        };
+        let ino = self.tree.ino_of_stat(&look.stat);
+        let place = || Place::Indexed(index_name.clone().into());
+        let top = Look {
+            stat,
+            covered: false,
+        };
+        let stack = Stack::upper_only(stat.ino);
+        self.intern_as(ino, place, stack, &top).map(Some)
+    }
+
+    /// The number of an upper file: that of its origin, so that it is the same before
+    /// and after copy-up; its own where it has none.
+    fn identity_of_upper(&self, dir: &Arc<Node>, name: &[u8], stat: &Stat) -> Result<Ino> {
+        let own = self.tree.ino_of_stat(stat);
+        if !self.is_impure(dir)? {
+            return Ok(own);
+        }
+        let keys = self.tree.upper_layer()?.identity_keys();
+        let fd = self.tree.upper_dir(dir)?;
+        let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
+        let origin = value.and_then(Origin::from_disk);
+        Ok(origin
+            .and_then(|origin| self.origin_id(&origin))
+            .map_or(own, |id| self.tree.ino_of(id)))
+    }
+
+    /// Which lower file an origin names.
+    fn origin_id(&self, origin: &Origin) -> Option<RealId> {
+        let same = |layer: &&Arc<Layer>| layer.caps.uuid == *origin.uuid();
+        let mut layers = self.tree.layers.lowers.iter().filter(same);
+        let first = layers.next()?;
+        // Filesystems without a UUID cannot be told apart.
+        if layers.any(|other| other.dev != first.dev) {
+            return None;
+        }
+        Some(RealId {
+            dev: first.dev,
+            ino: origin.inode(first.caps.magic)?,
+        })
+    }
+
+    /// Whether the upper's part of `dir` holds files that have an origin.
+    pub(super) fn is_impure(&self, dir: &Node) -> Result<bool> {
+        let part = dir.as_dir()?;
+        if let Some(known) = part.impure.get() {
+            return Ok(known);
+        }
+        let keys = self.tree.upper_layer()?.identity_keys();
+        let fd = self.tree.upper_dir(dir)?;
+        let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
+        part.impure.learn(yes);
+        Ok(yes)
+    }
+}

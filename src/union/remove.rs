@@ -1,0 +1,244 @@
+//! Taking names away.
+
+use super::Union;
+use super::lookup::Seen;
+use crate::copyup::{self, Keep};
+use crate::error::{Errno, Result, best_effort};
+use crate::merge::decide::{Removal, removal};
+use crate::merge::inomap::Ino;
+use crate::merge::name::Name;
+use crate::node::dir::DirState;
+use crate::node::door::Part;
+use crate::node::lock::{hold_still, wait_for_copyup};
+use crate::node::{Node, Place};
+use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE, RENAME_NOREPLACE};
+use crate::sys::path::At;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What a try under the locks came to.
+pub(super) enum Try<T> {
+    Done(T),
+    /// Let go of the locks, copy this up, and start again.
+    CopyUp(Arc<Node>),
+    /// Let go of the locks, wait until this is copied up, and start again.
+    Busy(Arc<Node>),
+}
+
+impl Union {
+    /// Removes `name`, which is no directory, from `parent`.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, those of copy-up and of the upper.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.remove(parent, name, false)
+    }
+
+    /// Removes the empty directory `name` from `parent`.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY, those of copy-up and of the upper.
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.remove(parent, name, true)
+    }
+
+    fn remove(&self, parent: Ino, name: &[u8], want_dir: bool) -> Result<()> {
+        let dir = self.live_dir(parent)?;
+        if self.mark_files && crate::layer::marks::is_mark_name(name) {
+            return Err(Errno::ENOENT);
+        }
+        let name = self.existing_name(name)?;
+        self.ensure(&dir, Keep::All)?;
+        loop {
+            let mut names = dir.as_dir()?.names.write();
+            let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
+            drop(names);
+            match outcome {
+                Try::Done(()) => return Ok(()),
+                Try::CopyUp(node) => self.ensure(&node, Keep::All)?,
+                Try::Busy(node) => wait_for_copyup(&node),
+            }
+        }
+    }
+
+    fn remove_locked(
+        &self,
+        dir: &Arc<Node>,
+        names: &mut DirState,
+        name: &Name,
+        want_dir: bool,
+    ) -> Result<Try<()>> {
+        let parts = self.tree.parts(dir)?;
+        let seen = self.see(dir, &parts, name)?;
+        let entry = self
+            .intern(dir, name, &parts, &seen)?
+            .ok_or(Errno::ENOENT)?;
+        let node = entry.node.node();
+        match (want_dir, node.is_dir()) {
+            (true, false) => return Err(Errno::ENOTDIR),
+            (false, true) => return Err(Errno::EISDIR),
+            _ => {}
+        }
+        if self.must_alias(node, &seen) && !node.in_upper() {
+            return Ok(Try::CopyUp(node.clone()));
+        }
+        let mut still = Vec::new();
+        if let Err(busy) = hold_still([node], &mut still) {
+            return Ok(Try::Busy(busy));
+        }
+        let mut inner = match &node.dir {
+            Some(part) => Some(part.names.write()),
+            None => None,
+        };
+        if let Some(inner) = &mut inner
+            && !self.load(node, inner)?.is_empty()
+        {
+            return Err(Errno::ENOTEMPTY);
+        }
+        let fd = self.tree.upper_dir(dir)?;
+        self.alias(node, dir, name, &seen)?;
+        let in_upper = seen.is_in_first() && node.in_upper()
+            || matches!(node.place(), Place::Indexed(_)) && self.must_alias(node, &seen);
+        let below = !in_upper || self.shows_below(dir, &parts, name)?;
+        let last = self.hold_last(node, dir, name, &fd, in_upper)?;
+        self.take_away(&fd, dir, name, removal(in_upper, below), node.is_dir())?;
+        if let Some(listing) = &mut names.listing {
+            listing.remove(&self.tree.cookies, name);
+        }
+        self.after_removal(node, dir, name, last);
+        Ok(Try::Done(()))
+    }
+
+    /// Whether `node`, seen in a lower layer as one of several hard links, must have an
+    /// upper name before it loses one, so that the count of its links stays true.
+    pub(super) fn must_alias(&self, node: &Node, seen: &Seen) -> bool {
+        !node.is_dir()
+            && !seen.is_in_first()
+            && seen.lower_links().is_some_and(|links| links > 1)
+            && self.tree.index_dir().is_ok()
+    }
+
+    /// Gives `name` the upper entry that [`Union::must_alias`] asks for.
+    pub(super) fn alias(&self, node: &Node, dir: &Node, name: &Name, seen: &Seen) -> Result<()> {
+        if self.must_alias(node, seen)
+            && let Some(links) = seen.lower_links()
+        {
+            copyup::ensure_alias(&self.tree, node, dir, name, links)?;
+        }
+        Ok(())
+    }
+
+    /// If this name is where the upper part of `node` is reached, a descriptor that
+    /// reaches it afterwards: it may be open, and other links of it may exist.
+    pub(super) fn hold_last(
+        &self,
+        node: &Node,
+        dir: &Node,
+        name: &Name,
+        fd: &Arc<OwnedFd>,
+        in_upper: bool,
+    ) -> Result<Option<Arc<OwnedFd>>> {
+        if !in_upper || !node.is_at(dir, name) {
+            return Ok(None);
+        }
+        let held = fs::open(At::new(&**fd, name), O_PATH | O_NOFOLLOW, 0)?;
+        Ok(Some(Arc::new(held)))
+    }
+
+    /// Makes `name` vanish from the union at one stroke.
+    pub(super) fn take_away(
+        &self,
+        fd: &Arc<OwnedFd>,
+        dir: &Node,
+        name: &Name,
+        how: Removal,
+        is_dir: bool,
+    ) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let scratch = self.scratch()?;
+        let at = At::new(&**fd, name);
+        let files = layer.caps.writes_files;
+        if files && how != Removal::Plain {
+            // Beside a visible file it hides only what is below.
+            layer.make_whiteout_file(At::fd(&**fd), name)?;
+            dir.as_dir()?.upper_hints.files.learn(true);
+        }
+        match how {
+            Removal::Whiteout if files => Ok(()),
+            Removal::Whiteout => Ok(layer.make_whiteout_device(at)?),
+            Removal::Replace if !files => {
+                let temp_name = scratch.temp_name();
+                let temp = At::new(scratch.dir(), &temp_name);
+                layer.make_whiteout_device(temp)?;
+                let flags = if is_dir { RENAME_EXCHANGE } else { 0 };
+                let moved = fs::rename(temp, at, flags);
+                if is_dir || moved.is_err() {
+                    scratch.discard(&temp_name);
+                }
+                Ok(moved?)
+            }
+            Removal::Plain | Removal::Replace if !is_dir => Ok(fs::unlink(at)?),
+            Removal::Plain | Removal::Replace => match fs::rmdir(at) {
+                // Marks are left in it: out of sight first, then taken apart.
+                Err(e) if matches!(e.errno, Errno::ENOTEMPTY | Errno::EEXIST) => {
+                    let temp_name = scratch.temp_name();
+                    let temp = At::new(scratch.dir(), &temp_name);
+                    fs::rename(at, temp, RENAME_NOREPLACE)?;
+                    scratch.discard(&temp_name);
+                    Ok(())
+                }
+                other => Ok(other?),
+            },
+        }
+    }
+
+    /// Commits to memory that `node` is no longer at `name` in `dir`.
+    pub(super) fn after_removal(
+        &self,
+        node: &Arc<Node>,
+        dir: &Node,
+        name: &Name,
+        held: Option<Arc<OwnedFd>>,
+    ) {
+        if let Place::Indexed(entry) = node.place() {
+            best_effort("drop the index entry", self.drop_unused_index(node, &entry));
+            return;
+        }
+        if !node.is_at(dir, name) {
+            return;
+        }
+        if node.is_dir() {
+            self.tree.layers.fds.drop_upper(node.ino);
+        }
+        let place = held.map_or(Place::Gone, Place::Held);
+        self.tree.set_place(node, place);
+    }
+
+    /// An index entry goes when no name of its file is left.
+    fn drop_unused_index(&self, node: &Arc<Node>, entry: &[u8]) -> Result<()> {
+        if self.attr_of(node)?.stat.nlink > 0 {
+            return Ok(());
+        }
+        let index = self.tree.index_dir()?;
+        let at = At::new(&*index, entry);
+        let held = fs::open(at, O_PATH | O_NOFOLLOW, 0)?;
+        fs::unlink(at)?;
+        self.tree.set_place(node, Place::Held(Arc::new(held)));
+        Ok(())
+    }
+
+    /// Whether the upper's part of the directory that `parts` are of is really empty.
+    pub(super) fn upper_is_empty(&self, parts: &[Part]) -> Result<bool> {
+        let Some(Part::Upper(_, fd)) = parts.first() else {
+            return Ok(true);
+        };
+        let flags = fs::O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW;
+        let open = fs::open(At::new(&**fd, b"."), flags, 0)?;
+        let mut empty = true;
+        crate::sys::dir::for_each(&open, |_| {
+            empty = false;
+            Ok::<_, Errno>(())
+        })?;
+        Ok(empty)
+    }
+}

@@ -1,0 +1,348 @@
+//! Moving names: prepare (copy up, unlocked), lock, look again, act, commit.
+
+use super::lookup::Seen;
+use super::remove::Try;
+use super::{Entry, Union};
+use crate::copyup::{self, Keep, meta};
+use crate::error::{Errno, Result};
+use crate::merge::decide::{self, Side, Step, UpperHas};
+use crate::merge::inomap::{Ino, RealId};
+use crate::merge::name::Name;
+use crate::node::door::Part;
+use crate::node::lock::{Pair, hold_still, wait_for_copyup};
+use crate::node::{Node, Place};
+use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
+use crate::sys::path::At;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// One end of a rename.
+struct End<'a> {
+    dir: &'a Arc<Node>,
+    name: &'a Name,
+    fd: Arc<OwnedFd>,
+    parts: Vec<Part>,
+    seen: Seen,
+}
+
+impl End<'_> {
+    fn at(&self) -> At<'_> {
+        At::new(&*self.fd, self.name)
+    }
+}
+
+impl Union {
+    /// Moves `name` in `parent` to `new_name` in `new_parent`, with RENAME_NOREPLACE or
+    /// RENAME_EXCHANGE.
+    ///
+    /// # Errors
+    /// Those of rename(2); EXDEV for a directory with lower content.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        new_parent: Ino,
+        new_name: &[u8],
+        flags: u32,
+    ) -> Result<()> {
+        if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0
+            || flags == RENAME_NOREPLACE | RENAME_EXCHANGE
+        {
+            return Err(Errno::EINVAL);
+        }
+        let (from_dir, to_dir) = (self.live_dir(parent)?, self.live_dir(new_parent)?);
+        let (name, new_name) = (self.existing_name(name)?, self.new_name(new_name)?);
+        self.ensure(&from_dir, Keep::All)?;
+        self.ensure(&to_dir, Keep::All)?;
+        loop {
+            let mut pair = self.tree.lock_pair(&from_dir, &to_dir)?;
+            let from = self.end(&from_dir, &name)?;
+            let to = self.end(&to_dir, &new_name)?;
+            let outcome = self.rename_locked(&mut pair, &from, &to, flags)?;
+            drop(pair);
+            match outcome {
+                Try::Done(()) => return Ok(()),
+                Try::CopyUp(node) => self.ensure(&node, Keep::All)?,
+                Try::Busy(node) => wait_for_copyup(&node),
+            }
+        }
+    }
+
+    fn end<'a>(&self, dir: &'a Arc<Node>, name: &'a Name) -> Result<End<'a>> {
+        if dir.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        let fd = self.tree.upper_dir(dir)?;
+        let parts = self.tree.parts(dir)?;
+        let seen = self.see(dir, &parts, name)?;
+        Ok(End {
+            dir,
+            name,
+            fd,
+            parts,
+            seen,
+        })
+    }
+
+    fn rename_locked(
+        &self,
+        pair: &mut Pair<'_>,
+        from: &End<'_>,
+        to: &End<'_>,
+        flags: u32,
+    ) -> Result<Try<()>> {
+        let source = self
+            .intern(from.dir, from.name, &from.parts, &from.seen)?
+            .ok_or(Errno::ENOENT)?;
+        let target = self.intern(to.dir, to.name, &to.parts, &to.seen)?;
+        let exchange = flags == RENAME_EXCHANGE;
+        if let Some(done) = check(&source, target.as_ref(), to, flags)? {
+            return Ok(done);
+        }
+        let src = source.node.node();
+        let tgt = target.as_ref().map(|t| t.node.node());
+        if src.is_dir() && src.stack().is_merged()
+            || exchange && tgt.is_some_and(|t| t.is_dir() && t.stack().is_merged())
+        {
+            return Err(Errno::EXDEV);
+        }
+        for (node, seen) in [(Some(src), &from.seen), (tgt, &to.seen)] {
+            let Some(node) = node else { continue };
+            let needed = node.ino == src.ino || exchange || self.must_alias(node, seen);
+            if needed && !node.in_upper() {
+                return Ok(Try::CopyUp(node.clone()));
+            }
+        }
+        let mut still = Vec::new();
+        if let Err(busy) = hold_still(std::iter::once(src).chain(tgt), &mut still) {
+            return Ok(Try::Busy(busy));
+        }
+        let mut inner = match tgt {
+            Some(t) if !exchange => t.dir.as_ref().map(|part| part.names.write()),
+            _ => None,
+        };
+        if let (Some(inner), Some(t)) = (&mut inner, tgt)
+            && !self.load(t, inner)?.is_empty()
+        {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.alias(src, from.dir, from.name, &from.seen)?;
+        if let Some(t) = tgt {
+            self.alias(t, to.dir, to.name, &to.seen)?;
+        }
+        self.act(from, to, src, tgt, exchange)?;
+        self.commit(pair, from, to, src, tgt.filter(|_| exchange));
+        Ok(Try::Done(()))
+    }
+
+    /// Does to the upper what the rename means.
+    fn act(
+        &self,
+        from: &End<'_>,
+        to: &End<'_>,
+        src: &Arc<Node>,
+        tgt: Option<&Arc<Node>>,
+        exchange: bool,
+    ) -> Result<()> {
+        let from_side = self.side(from, Some(src))?;
+        let to_side = self.side(to, tgt)?;
+        let dirty = match tgt {
+            Some(t) if t.is_dir() && !exchange && t.in_upper() => {
+                !self.upper_is_empty(&self.tree.parts(t)?)?
+            }
+            _ => false,
+        };
+        let steps = if exchange {
+            decide::exchange(from_side, to_side)
+        } else {
+            decide::rename(from_side, to_side, dirty)
+        }
+        .ok_or(Errno::EXDEV)?;
+        for end in [from, to] {
+            self.mark_impure_for(end, src)?;
+            if let Some(t) = tgt.filter(|_| exchange) {
+                self.mark_impure_for(end, t)?;
+            }
+        }
+        let held = match tgt {
+            Some(t) if !exchange => {
+                let in_upper = to_side.upper == UpperHas::Something;
+                self.hold_last(t, to.dir, to.name, &to.fd, in_upper)?
+            }
+            _ => None,
+        };
+        for step in steps {
+            self.step(step, from, to)?;
+        }
+        let beside = |end: &End<'_>| -> Result<()> {
+            let hints = &end.dir.as_dir()?.upper_hints;
+            let layer = self.tree.upper_layer()?;
+            if layer.whiteout_beside(At::fd(&*end.fd), hints, end.name)? {
+                self.drop_whiteout_file(end.dir, &end.fd, end.name)?;
+            }
+            Ok(())
+        };
+        beside(to)?;
+        if let Some(t) = tgt.filter(|_| !exchange) {
+            self.after_removal(t, to.dir, to.name, held);
+        }
+        Ok(())
+    }
+
+    fn side(&self, end: &End<'_>, node: Option<&Arc<Node>>) -> Result<Side> {
+        let upper = match node {
+            // An alias may have been made since the name was looked at.
+            Some(_) if fs::stat(end.at()).is_ok() => UpperHas::Something,
+            None if end.seen.first_has_entry() => UpperHas::Whiteout,
+            _ => UpperHas::Nothing,
+        };
+        Ok(Side {
+            upper,
+            below: self.shows_below(end.dir, &end.parts, end.name)?,
+            is_dir: node.is_some_and(|n| n.is_dir()),
+            merged: false,
+        })
+    }
+
+    /// A directory that a file with an origin comes to lists it by looking it up.
+    fn mark_impure_for(&self, end: &End<'_>, node: &Node) -> Result<()> {
+        let own = node.stack().upper.map(|ino| {
+            self.tree.ino_of(RealId {
+                dev: self.tree.layers.upper.as_ref().map_or(0, |u| u.dev),
+                ino,
+            })
+        });
+        if own.is_some_and(|own| own != node.ino) {
+            copyup::mark_impure(&self.tree, end.dir, &end.fd)?;
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: Step, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        match step {
+            Step::OpaqueSource => layer.make_opaque(from.at())?,
+            Step::OpaqueTarget => layer.make_opaque(to.at())?,
+            Step::EmptyTarget => self.empty_target(to)?,
+            Step::Move => fs::rename(from.at(), to.at(), 0)?,
+            Step::Exchange => fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?,
+            Step::DropWhiteoutAtSource => fs::unlink(from.at())?,
+            Step::MoveLeavingWhiteout if layer.caps.writes_files => {
+                layer.make_whiteout_file(At::fd(&*from.fd), from.name)?;
+                from.dir.as_dir()?.upper_hints.files.learn(true);
+                fs::rename(from.at(), to.at(), 0)?;
+            }
+            Step::MoveLeavingWhiteout if layer.caps.rename_whiteout => {
+                fs::rename(from.at(), to.at(), RENAME_WHITEOUT)?;
+            }
+            Step::MoveLeavingWhiteout => self.move_over_own_whiteout(from, to)?,
+        }
+        Ok(())
+    }
+
+    /// Where rename leaves no whiteout by itself: a whiteout is put at the target, where
+    /// it shows nothing or hides what is about to be replaced, and changes places with
+    /// the source.
+    fn move_over_own_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let scratch = self.scratch()?;
+        let temp_name = scratch.temp_name();
+        let temp = At::new(scratch.dir(), &temp_name);
+        layer.make_whiteout_device(temp)?;
+        if fs::stat(to.at()).is_ok() {
+            fs::rename(temp, to.at(), RENAME_EXCHANGE)?;
+            scratch.discard(&temp_name);
+        } else {
+            fs::rename(temp, to.at(), RENAME_NOREPLACE)?;
+        }
+        Ok(fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?)
+    }
+
+    /// Puts an empty opaque directory, otherwise the same, in the place of a directory
+    /// that is empty in the union but not in the upper.
+    fn empty_target(&self, to: &End<'_>) -> Result<()> {
+        let scratch = self.scratch()?;
+        let temp_name = scratch.temp_name();
+        let temp = At::new(scratch.dir(), &temp_name);
+        let layer = self.tree.upper_layer()?;
+        let made = (|| {
+            let stat = fs::stat(to.at())?;
+            fs::mkdir(temp, 0o700)?;
+            let owners = meta::OwnerMap::default();
+            meta::copy(to.at(), &stat, temp, &owners, false)?;
+            layer.make_opaque(temp)?;
+            meta::copy_times(&stat, temp)?;
+            fs::rename(temp, to.at(), RENAME_EXCHANGE)
+        })();
+        scratch.discard(&temp_name);
+        Ok(made?)
+    }
+
+    /// Commits the move to memory.
+    fn commit(
+        &self,
+        pair: &mut Pair<'_>,
+        from: &End<'_>,
+        to: &End<'_>,
+        src: &Arc<Node>,
+        exchanged: Option<&Arc<Node>>,
+    ) {
+        if let Some(listing) = &mut pair.from().listing {
+            listing.remove(&self.tree.cookies, from.name);
+        }
+        self.list(pair.to(), to.name, src.ino, src.kind);
+        self.replace(src, from, to);
+        if let Some(other) = exchanged {
+            self.list(pair.from(), from.name, other.ino, other.kind);
+            self.replace(other, to, from);
+        }
+    }
+
+    /// `node` went from one end to the other.
+    fn replace(&self, node: &Node, from: &End<'_>, to: &End<'_>) {
+        if node.is_at(from.dir, from.name) || node.is_removed() {
+            let place = Place::Named(to.dir.clone(), to.name.clone());
+            self.tree.set_place(node, place);
+        }
+    }
+}
+
+/// What rename(2) refuses, or has nothing to do for.
+fn check(
+    source: &Entry<'_>,
+    target: Option<&Entry<'_>>,
+    to: &End<'_>,
+    flags: u32,
+) -> Result<Option<Try<()>>> {
+    let src = source.node.node();
+    let mut above = Some(to.dir.clone());
+    while let Some(dir) = above {
+        if dir.ino == src.ino {
+            return Err(Errno::EINVAL);
+        }
+        above = match dir.place() {
+            Place::Named(parent, _) => Some(parent),
+            _ => None,
+        };
+    }
+    let Some(target) = target else {
+        return if flags == RENAME_EXCHANGE {
+            Err(Errno::ENOENT)
+        } else {
+            Ok(None)
+        };
+    };
+    let tgt = target.node.node();
+    if flags == RENAME_NOREPLACE {
+        return Err(Errno::EEXIST);
+    }
+    if src.ino == tgt.ino {
+        return Ok(Some(Try::Done(())));
+    }
+    match (src.is_dir(), tgt.is_dir()) {
+        _ if flags == RENAME_EXCHANGE => Ok(None),
+        (true, false) => Err(Errno::ENOTDIR),
+        (false, true) => Err(Errno::EISDIR),
+        _ => Ok(None),
+    }
+}

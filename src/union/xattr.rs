@@ -1,0 +1,117 @@
+//! Extended attributes and ACLs.
+
+use super::Union;
+use crate::copyup::Keep;
+use crate::error::{Errno, Result};
+use crate::layer::private;
+use crate::merge::inomap::Ino;
+use crate::node::Node;
+use crate::sys::creds::{self, Caller};
+use crate::sys::fs::{self, S_ISGID};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::ffi::CString;
+
+fn key(name: &[u8]) -> Result<CString> {
+    CString::new(private::to_disk(name).into_owned()).map_err(|_| Errno::EINVAL)
+}
+
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const CAPABILITY: &[u8] = b"security.capability";
+
+impl Union {
+    fn on_xattr<T>(
+        &self,
+        node: &Node,
+        act: impl Fn(At<'_>) -> std::result::Result<T, crate::error::SysError>,
+    ) -> Result<T> {
+        self.tree.on_file(node, |_, at| {
+            let value = act(at)?;
+            let ino = if node.in_upper() {
+                fs::stat(at)?.ino
+            } else {
+                0
+            };
+            Ok((value, ino))
+        })
+    }
+
+    /// The value of xattr `name` on `ino`.
+    ///
+    /// # Errors
+    /// ENODATA where there is none, EOPNOTSUPP where there can be none.
+    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        let key = key(name)?;
+        self.on_xattr(&node, |at| xattr::get(at, &key))
+    }
+
+    /// The names of all xattrs on `ino`, each ended by NUL.
+    ///
+    /// # Errors
+    /// listxattr's.
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        let list = self.on_xattr(&node, xattr::list)?;
+        Ok(private::visible(&list))
+    }
+
+    /// Sets xattr `name` on `ino`.
+    ///
+    /// # Errors
+    /// Those of copy-up and of setxattr.
+    pub fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+        caller: &Caller,
+        pid: u32,
+    ) -> Result<()> {
+        let node = self.node(ino)?;
+        let key = key(name)?;
+        self.ensure(&node, Keep::All)?;
+        let door = self.tree.upper_door(&node)?;
+        xattr::set(door.at(), &key, value, flags)?;
+        if name == CAPABILITY {
+            node.set_harmless(false);
+        }
+        if name == ACCESS_ACL {
+            self.clear_sgid_of_stranger(door.at(), caller, pid)?;
+        }
+        Ok(())
+    }
+
+    /// An ACL that is set by somebody outside the file's group clears setgid, as chmod
+    /// does (`posix_acl_update_mode`); the daemon is no stranger to any group.
+    fn clear_sgid_of_stranger(&self, at: At<'_>, caller: &Caller, pid: u32) -> Result<()> {
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        let stat = fs::stat(at)?;
+        let (_, gid) = self.settings.owners.shown(stat.uid, stat.gid);
+        let outside =
+            stat.mode & S_ISGID != 0 && caller.gid != gid && !creds::groups_of(pid).contains(&gid);
+        if outside {
+            fs::chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
+        }
+        Ok(())
+    }
+
+    /// Removes xattr `name` from `ino`.
+    ///
+    /// # Errors
+    /// ENODATA where there is none; those of copy-up and of removexattr.
+    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        let node = self.node(ino)?;
+        let key = key(name)?;
+        if !node.in_upper() {
+            // Nothing is copied up for what fails.
+            self.on_xattr(&node, |at| xattr::get(at, &key))?;
+        }
+        self.ensure(&node, Keep::All)?;
+        let door = self.tree.upper_door(&node)?;
+        Ok(xattr::remove(door.at(), &key)?)
+    }
+}

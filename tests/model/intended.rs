@@ -1,0 +1,43 @@
+//! The differences from the kernel's overlayfs that are meant, each with its reason.
+
+use super::execute::{Outcome, Step};
+
+/// One kind of difference in what a call answers.
+struct Intended {
+    reason: &'static str,
+    applies: fn(&Step<'_>, kernel: &Outcome, plyfs: &Outcome) -> bool,
+}
+
+const OUTCOMES: &[Intended] = &[];
+
+const ATTRIBUTES: &[Intended] = &[];
+
+/// Parts of lines of a whole view's comparison.
+const VIEWS: &[(&str, &str)] = &[];
+
+fn reason(
+    table: &[Intended],
+    step: &Step<'_>,
+    kernel: &Outcome,
+    plyfs: &Outcome,
+) -> Option<&'static str> {
+    table
+        .iter()
+        .find(|i| (i.applies)(step, kernel, plyfs))
+        .map(|i| i.reason)
+}
+
+/// Why the two answers of one call may differ like this.
+pub fn outcome(step: &Step<'_>, kernel: &Outcome, plyfs: &Outcome) -> Option<&'static str> {
+    reason(OUTCOMES, step, kernel, plyfs)
+}
+
+/// Why a path that the call named may look different afterwards.
+pub fn attributes(step: &Step<'_>, kernel: &Outcome, plyfs: &Outcome) -> Option<&'static str> {
+    reason(ATTRIBUTES, step, kernel, plyfs)
+}
+
+/// Whether a line of a whole comparison is one of the intended kind.
+pub fn view(line: &str) -> bool {
+    VIEWS.iter().any(|(part, _reason)| line.contains(part))
+}

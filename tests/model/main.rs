@@ -1,0 +1,150 @@
+//! The oracle: random scripts on random layers, run on plyfs and on the kernel's overlayfs side by
+//! side; every result and every whole tree must agree, but for the differences in `intended.rs`.
+//!
+//! Parameters, by environment:
+//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (40)
+//! - `PLYFS_ORACLE_OPS`: operations in each (200)
+//! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
+//! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
+//! - `PLYFS_ORACLE_WORKERS`: scripts at the same time (2)
+//! - `PLYFS_ORACLE_SUBJECT`: plyfs, kernel or fuse-overlayfs, to judge the oracle itself (plyfs)
+//! - `PLYFS_ORACLE_KEEP_GOING`: report every failing seed, not only the first; do not shrink
+//! - `PLYFS_ORACLE_TRACE`: print every operation with both answers
+
+mod case;
+mod execute;
+mod generate;
+mod intended;
+mod layers;
+mod regressions;
+mod run;
+mod script;
+mod shrink;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use case::Case;
+use run::{Failure, Runner};
+use support::backing::{Backing, Kind};
+use support::mount::Subject;
+use support::skip;
+
+/// What the environment asks for.
+pub struct Settings {
+    scripts: u64,
+    ops: usize,
+    filesystem: Kind,
+    seed: u64,
+    workers: usize,
+    subject: Subject,
+    keep_going: bool,
+}
+
+impl Settings {
+    fn read() -> Settings {
+        fn number(name: &str, default: u64) -> u64 {
+            std::env::var(name).map_or(default, |v| {
+                v.parse()
+                    .unwrap_or_else(|_| panic!("{name}: not a number: {v}"))
+            })
+        }
+        fn word<T>(name: &str, default: T, parse: fn(&str) -> Option<T>) -> T {
+            std::env::var(name).map_or(default, |v| {
+                parse(&v).unwrap_or_else(|| panic!("{name}: unknown: {v}"))
+            })
+        }
+        Settings {
+            scripts: number("PLYFS_ORACLE_SCRIPTS", 40),
+            ops: number("PLYFS_ORACLE_OPS", 200) as usize,
+            filesystem: word("PLYFS_ORACLE_FS", Kind::Ext4, Kind::named),
+            seed: number("PLYFS_ORACLE_SEED", 1),
+            workers: number("PLYFS_ORACLE_WORKERS", 2) as usize,
+            subject: word("PLYFS_ORACLE_SUBJECT", Subject::Plyfs, Subject::named),
+            keep_going: std::env::var_os("PLYFS_ORACLE_KEEP_GOING").is_some(),
+        }
+    }
+}
+
+fn can_run() -> bool {
+    skip::can_mount() && skip::has_filesystem("overlay")
+}
+
+#[test]
+fn random_scripts_give_what_the_kernels_overlayfs_gives() {
+    if !can_run() {
+        return;
+    }
+    let settings = Settings::read();
+    let Some(backing) = Backing::new(settings.filesystem) else {
+        return;
+    };
+    let started = Instant::now();
+    let next = AtomicU64::new(settings.seed);
+    let end = settings.seed + settings.scripts;
+    let failures = Mutex::new(Vec::<(u64, Case, Failure)>::new());
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for worker in 0..settings.workers {
+            let (next, failures, done, settings) = (&next, &failures, &done, &settings);
+            let dir = backing.dir(&format!("worker{worker}"));
+            scope.spawn(move || {
+                let runner = Runner::new(dir, settings.subject);
+                loop {
+                    let stop =
+                        !settings.keep_going && !failures.lock().expect("not poisoned").is_empty();
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= end || stop {
+                        return;
+                    }
+                    let (case, outcome) = runner.generate_and_run(seed, settings.ops);
+                    done.fetch_add(1, Ordering::SeqCst);
+                    if let Err(failure) = outcome {
+                        println!("seed {seed}: {failure}");
+                        failures
+                            .lock()
+                            .expect("not poisoned")
+                            .push((seed, case, failure));
+                    }
+                }
+            });
+        }
+    });
+    println!(
+        "{} scripts of {} operations on {} in {:.1} s",
+        done.load(Ordering::SeqCst),
+        settings.ops,
+        settings.filesystem.name(),
+        started.elapsed().as_secs_f64()
+    );
+    let failures = failures.into_inner().expect("not poisoned");
+    report(&settings, &backing, &failures);
+}
+
+fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failure)]) {
+    let Some((seed, case, failure)) = failures.first() else {
+        return;
+    };
+    let mut smallest = case.clone();
+    let mut what = failure.to_string();
+    if !settings.keep_going {
+        let runner = Runner::new(backing.dir("shrink"), settings.subject);
+        if let Some((small, failure)) = shrink::shrink(&runner, case) {
+            smallest = small;
+            what = failure.to_string();
+        }
+    }
+    let seeds: Vec<String> = failures.iter().map(|(seed, ..)| seed.to_string()).collect();
+    panic!(
+        "\n{} of the scripts differ: seeds {}\nto repeat the first:\n  PLYFS_ORACLE_SEED={seed} PLYFS_ORACLE_SCRIPTS=1 \
+         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} cargo test --test model random_scripts -- --nocapture\n\
+         {what}\nthe smallest script that fails:\n{smallest}",
+        failures.len(),
+        seeds.join(" "),
+        settings.ops,
+        settings.filesystem.name(),
+    );
+}

@@ -1,0 +1,50 @@
+//! When a test cannot run here: it says so, and under CI the want of FUSE is a failure.
+
+use std::process::Command;
+
+/// True where these tests can mount; else prints the reason.
+pub fn can_mount() -> bool {
+    let reason = if !super::sys::is_root() {
+        "needs root"
+    } else if !std::path::Path::new("/dev/fuse").exists() {
+        "needs /dev/fuse"
+    } else {
+        return true;
+    };
+    skipped(reason);
+    assert!(
+        std::env::var_os("CI").is_none_or(|v| v != "true"),
+        "CI=true, and this test cannot run: {reason}"
+    );
+    false
+}
+
+/// True where `tool` is in PATH; else prints the reason.
+pub fn has_tool(tool: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).exists()));
+    if !found {
+        skipped(&format!("needs the program {tool}"));
+    }
+    found
+}
+
+/// True where the kernel has `filesystem`, loading its module if need be.
+pub fn has_filesystem(filesystem: &str) -> bool {
+    let listed = || {
+        std::fs::read_to_string("/proc/filesystems")
+            .is_ok_and(|all| all.split_whitespace().any(|word| word == filesystem))
+    };
+    if !listed() {
+        let loaded = Command::new("modprobe").arg(filesystem).output();
+        if !loaded.is_ok_and(|out| out.status.success()) || !listed() {
+            skipped(&format!("needs the filesystem {filesystem}"));
+            return false;
+        }
+    }
+    true
+}
+
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
