@@ -117,8 +117,8 @@ fn allowed(from: &str, to: &str) -> bool {
     match (floor(from), floor(to)) {
         (Some(from), Some(to)) => from < to,
         (Some(_), None) => true,
-        // The errors' numbers are the system's.
-        (None, _) => from == "error" && to == "sys",
+        // The errors' numbers are the system's, and a plan is checked against the system.
+        (None, _) => matches!(from, "error" | "config") && to == "sys",
     }
 }
 

@@ -240,7 +240,8 @@ impl Tree {
     pub fn open(&self, node: &Node, flags: i32) -> Result<OwnedFd> {
         let stack = node.stack();
         self.on_file(node, |layer, at| {
-            let fd = open_unhindered(layer, at, flags | fs::O_NOFOLLOW)?;
+            let quiet = !layer.is_upper || !self.atime;
+            let fd = open_unhindered(layer, at, flags | fs::O_NOFOLLOW, quiet)?;
             let ino = match stack.upper {
                 Some(_) => fs::stat(At::fd(&fd))?.ino,
                 None => 0,
@@ -261,14 +262,15 @@ impl Tree {
     }
 }
 
-/// Opens a file that is the daemon's business whatever its mode says: a lower one
-/// without touching its access time where that is allowed, an upper one of the
+/// Opens a file that is the daemon's business whatever its mode says: `quiet`ly,
+/// without touching its access time, where that is allowed; an upper one of the
 /// daemon's own even if its owner has no permission on it (the kernel has checked
 /// the caller, and `open(O_CREAT | O_WRONLY, 0400)` must be able to write).
 fn open_unhindered(
     layer: &Layer,
     at: At<'_>,
     flags: i32,
+    quiet: bool,
 ) -> std::result::Result<OwnedFd, SysError> {
     // The magic links of /proc are symlinks themselves.
     let flags = if at.is_fd() {
@@ -276,9 +278,9 @@ fn open_unhindered(
     } else {
         flags
     };
-    if !layer.is_upper {
+    if quiet {
         match fs::open(at, flags | fs::O_NOATIME, 0) {
-            Err(e) if e.errno == Errno::EPERM => {}
+            Err(e) if matches!(e.errno, Errno::EPERM | Errno::EACCES) => {}
             other => return other,
         }
     }

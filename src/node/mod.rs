@@ -147,15 +147,18 @@ pub struct Tree {
     pub rename_gate: Mutex<()>,
     /// The root; it is never forgotten.
     pub root: Arc<Node>,
+    /// Reading a file of the upper updates its access time.
+    pub atime: bool,
     inos: RwLock<InoMap>,
 }
 
 impl Tree {
-    /// The tree over `layers`; `file_fds` bounds the open files.
+    /// The tree over `layers`; `file_fds` bounds the open files, `atime` is whether access
+    /// times are kept.
     ///
     /// # Errors
     /// When there is no layer, or a root cannot be looked at.
-    pub fn new(layers: LayerSet, file_fds: usize) -> Result<Tree> {
+    pub fn new(layers: LayerSet, file_fds: usize, atime: bool) -> Result<Tree> {
         let top = layers.top().ok_or(Errno::EINVAL)?;
         let mut inos = InoMap::default();
         let stat = top.look(crate::sys::path::At::fd(&*top.root))?.stat;
@@ -182,6 +185,7 @@ impl Tree {
             cookies: CookieKey::default(),
             rename_gate: Mutex::new(()),
             root,
+            atime,
             inos: RwLock::new(inos),
         })
     }

@@ -162,7 +162,7 @@ impl Union {
         let mut hidden: HashSet<Name> = HashSet::new();
         let mut whiteouts = Vec::new();
         let mut mark_files = false;
-        for_each(&open_listing(layer, &fd)?, |entry| {
+        for_each(&open_listing(&fd)?, |entry| {
             if layer.caps.reads_files && is_mark_name(entry.name) {
                 mark_files = true;
                 if let Some(name) = hidden_by_file(entry.name)
@@ -252,16 +252,13 @@ impl Tells {
     }
 }
 
-/// Opens the directory that `fd` reaches for listing, its access time left alone in a
-/// lower layer where that is allowed.
-fn open_listing(layer: &Layer, fd: &OwnedFd) -> Result<OwnedFd> {
+/// Opens the directory that `fd` reaches for listing, its access time left alone where
+/// that is allowed: overlayfs does so in every layer.
+fn open_listing(fd: &OwnedFd) -> Result<OwnedFd> {
     let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
     let at = At::new(fd, b".");
-    if !layer.is_upper {
-        match fs::open(at, flags | O_NOATIME, 0) {
-            Err(e) if e.errno == Errno::EPERM => {}
-            other => return Ok(other?),
-        }
+    match fs::open(at, flags | O_NOATIME, 0) {
+        Err(e) if e.errno == Errno::EPERM => Ok(fs::open(at, flags, 0)?),
+        other => Ok(other?),
     }
-    Ok(fs::open(at, flags, 0)?)
 }

@@ -281,7 +281,12 @@ impl Union {
             covered: false,
         };
         let stack = Stack::upper_only(stat.ino);
-        self.intern_as(ino, place, stack, &top).map(Some)
+        let entry = self.intern_as(ino, place, stack, &top)?;
+        if matches!(entry.node.node().place(), Place::Named(..)) {
+            // It was met by its upper name; the index reaches it by every name.
+            self.tree.set_place(entry.node.node(), place());
+        }
+        Ok(Some(entry))
     }
 
     /// The number of an upper file: that of its origin, so that it is the same before

@@ -50,7 +50,7 @@ impl Union {
         let mark_files = layers.top().is_some_and(|layer| layer.caps.reads_files);
         let limit = creds::raise_file_limit().unwrap_or(1024);
         let file_fds = (limit / FILE_FD_SHARE).min(FILE_FDS_MAX) as usize;
-        let tree = Tree::new(layers, file_fds).map_err(|e| {
+        let tree = Tree::new(layers, file_fds, plan.flags.atime).map_err(|e| {
             MountError::new(
                 plan.mount_point.display(),
                 format_args!("the layers cannot be shown: {e}"),

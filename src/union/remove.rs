@@ -2,8 +2,9 @@
 
 use super::Union;
 use super::lookup::Seen;
-use crate::copyup::{self, Keep};
+use crate::copyup::{self, Keep, nlink};
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::handle::Origin;
 use crate::merge::decide::{Removal, removal};
 use crate::merge::inomap::Ino;
 use crate::merge::name::Name;
@@ -13,6 +14,7 @@ use crate::node::lock::{hold_still, wait_for_copyup};
 use crate::node::{Node, Place};
 use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE, RENAME_NOREPLACE};
 use crate::sys::path::At;
+use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -207,11 +209,33 @@ impl Union {
         if !node.is_at(dir, name) {
             return;
         }
+        if let Some(held) = &held {
+            best_effort("drop the index entry", self.drop_index_of(held));
+        }
         if node.is_dir() {
             self.tree.layers.fds.drop_upper(node.ino);
         }
         let place = held.map_or(Place::Gone, Place::Held);
         self.tree.set_place(node, place);
+    }
+
+    /// As [`Union::drop_unused_index`] for the file that `held` is open on, of which no
+    /// name is known, and not whether it is indexed.
+    fn drop_index_of(&self, held: &OwnedFd) -> Result<()> {
+        let at = At::fd(held);
+        if self.tree.index_dir().is_err() || fs::stat(at)?.nlink != 1 {
+            return Ok(());
+        }
+        let keys = self.tree.upper_layer()?.identity_keys();
+        if nlink::read(keys, at, 1, None)? != Some(0) {
+            return Ok(());
+        }
+        let origin = xattr::get_optional(at, keys.origin)?.and_then(Origin::from_disk);
+        if let Some(origin) = origin {
+            let index = self.tree.index_dir()?;
+            fs::unlink(At::new(&*index, &origin.index_name()))?;
+        }
+        Ok(())
     }
 
     /// An index entry goes when no name of its file is left.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::layers::MarkFormat;
+use super::support::layers::MarkFormat;
 
 /// Layers (topmost first) and what to do with their union. Every line is words with spaces
 /// between; `layers.rs` and `execute.rs` say what they mean.

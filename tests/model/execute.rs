@@ -20,9 +20,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use super::layers::{number, octal, time};
 use super::script::data;
 use super::support::bytes::{digest, escape, unescape};
+use super::support::layers::{number, octal, time};
 use super::support::sys::{self, Dirent, Errno};
 use super::support::tree;
 

@@ -1,8 +1,8 @@
 //! Random layers: few names, so that every layer has something to say about the same paths.
 
 use super::case::Case;
-use super::layers::MarkFormat;
 use super::support::bytes::escape;
+use super::support::layers::MarkFormat;
 use super::support::rng::Rng;
 
 /// The names of a depth; fewer further down, so that paths collide.

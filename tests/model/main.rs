@@ -15,7 +15,6 @@ mod case;
 mod execute;
 mod generate;
 mod intended;
-mod layers;
 mod regressions;
 mod run;
 mod script;

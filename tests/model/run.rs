@@ -11,9 +11,9 @@ use super::case::Case;
 use super::execute::{self, Hands, Outcome, Step, path, show};
 use super::generate;
 use super::intended;
-use super::layers::{MarkFormat, materialise};
 use super::script::Author;
 use super::support::bytes::escape;
+use super::support::layers::{MarkFormat, materialise};
 use super::support::mount::{Mounted, Stack, Subject};
 use super::support::rng::Rng;
 use super::support::sys;
@@ -437,7 +437,8 @@ impl Match<'_> {
 
     /// Both whole views, file by file, and which names are one file.
     fn compare(&self) -> Result<(), Vec<String>> {
-        let (a, b) = (self.kernel.view(), self.other.view());
+        let (a, mut b) = (self.kernel.view(), self.other.view());
+        intended::keep_more_holes(&a, &mut b);
         let mut lines = tree::differences(("kernel", &a), (self.other.name, &b));
         lines.retain(|line| !intended::view(line));
         let (x, y) = (tree::groups(&a), tree::groups(&b));

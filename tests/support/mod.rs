@@ -5,6 +5,8 @@
 
 pub mod backing;
 pub mod bytes;
+pub mod lab;
+pub mod layers;
 pub mod mount;
 pub mod rng;
 pub mod skip;

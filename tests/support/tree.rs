@@ -179,6 +179,13 @@ pub fn segments(fd: &std::os::fd::OwnedFd) -> sys::Res<Vec<(u64, u64)>> {
     }
 }
 
+/// Whether every part of `inner` lies in `outer`.
+pub fn within(inner: &[(u64, u64)], outer: &[(u64, u64)]) -> bool {
+    inner
+        .iter()
+        .all(|a| outer.iter().any(|b| b.0 <= a.0 && a.1 <= b.1))
+}
+
 /// A time that cannot be foreseen is `recent`; a time that was set long ago is itself.
 pub fn time(t: (i64, i64)) -> String {
     let now = std::time::SystemTime::now()

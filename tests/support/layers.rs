@@ -16,8 +16,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::support::bytes::{digest, fill, unescape};
-use super::support::sys;
+use super::bytes::{digest, fill, unescape};
+use super::sys;
 
 /// How a layer marks what is deleted and what is opaque.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,86 @@
+//! A full disk: the caller hears of it, and nothing else happened.
+
+use super::support::backing::{Backing, Kind};
+use super::support::lab::{Lab, at, shell};
+use super::support::layers::MarkFormat;
+use super::support::mount::Stack;
+use super::support::{sys, tree};
+
+#[test]
+fn a_copy_up_that_does_not_fit_leaves_no_trace() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Backing::sized(Kind::Ext4, 16 << 20) else {
+        return;
+    };
+    let big = (40u64 << 20).to_string();
+    let l = lab.layer(
+        "l",
+        MarkFormat::Overlay,
+        &[
+            "dir d",
+            &format!("file d/big {big}"),
+            "file d/small",
+            "file h1",
+            &format!("file h2 {big}"),
+            "link h3 h2",
+        ],
+    );
+    let stack = Stack::new(std::slice::from_ref(&l))
+        .upper(&small.path().join("u"), &small.path().join("w"));
+    let mounted = lab.mount_stack("full", &stack);
+    let m = mounted.path();
+    let view = tree::read(m);
+    let same = |when: &str| {
+        let mut lines = tree::differences(("before", &view), ("after", &tree::read(m)));
+        // A parent that was copied up is the same directory to everyone.
+        lines.retain(|l| !l.contains("atime"));
+        assert!(lines.is_empty(), "{when}: {lines:#?}");
+    };
+    let big = at(m, "d/big");
+    let fd = sys::open(&big, libc::O_RDWR, 0).expect("opening copies nothing");
+    assert_eq!(sys::pwrite(&fd, b"x", 100), Err(libc::ENOSPC));
+    same("after a write");
+    assert_eq!(sys::chmod(at(m, "h2"), 0o600), Err(libc::ENOSPC));
+    assert_eq!(sys::link(at(m, "h3"), at(m, "h4")), Err(libc::ENOSPC));
+    assert_eq!(
+        sys::rename(at(m, "h3"), at(m, "d/h5"), 0),
+        Err(libc::ENOSPC)
+    );
+    same("after chmod, link and rename");
+    assert_eq!(sys::truncate(&big, 1 << 20), Ok(()), "cut short, it fits");
+    assert_eq!(sys::lstat(&big).map(|s| s.size), Ok(1 << 20));
+    drop(fd);
+    // The room is back: nothing was left lying in work.
+    shell(
+        m,
+        "echo more >> d/small; head -c 6000000 /dev/zero > new; rm new d/big",
+    );
+    mounted.unmount().expect("it unmounts");
+    let files: Vec<_> = tree::read(&small.path().join("w"))
+        .into_iter()
+        .filter(|(path, node)| node.stat.is_file() && !path.windows(5).any(|w| w == b"index"))
+        .collect();
+    assert!(
+        files.iter().all(|(_, n)| n.stat.size < 4096),
+        "big temporaries are left: {files:?}"
+    );
+}
+
+#[test]
+fn a_full_upper_can_be_emptied() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Backing::sized(Kind::Ext4, 8 << 20) else {
+        return;
+    };
+    let l = lab.layer("l", MarkFormat::Overlay, &["dir d", "file d/f"]);
+    let stack = Stack::new(&[l]).upper(&small.path().join("u"), &small.path().join("w"));
+    let mounted = lab.mount_stack("fill", &stack);
+    let m = mounted.path();
+    let out = shell(
+        m,
+        "head -c 20000000 /dev/zero > fill 2>&1 || echo full; test -s fill && echo some",
+    );
+    assert!(out.contains("full") && out.contains("some"), "{out}");
+    shell(m, "rm fill; echo x > new; rm -r d; mkdir d");
+    assert_eq!(shell(m, "ls -A; ls -A d; cat new"), "d\nnew\nx\n");
+}

@@ -1,0 +1,13 @@
+//! Promises of a live mount, one by one; the oracle in `tests/model` tries everything at random.
+
+mod attributes;
+mod directories;
+mod full;
+mod hostile;
+mod names;
+mod recreate;
+mod stacks;
+#[path = "../support/mod.rs"]
+mod support;
+mod writing;
+mod xattrs;
