@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-pub use libc::{ENOTCONN, O_PATH};
+pub use libc::{ECONNABORTED, ENOTCONN, O_PATH};
 
 /// Which side of a fork this is.
 #[derive(Debug)]

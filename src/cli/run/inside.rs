@@ -4,7 +4,7 @@
 use super::idmap::Identity;
 use crate::error::plain;
 use crate::error::{SysError, best_effort};
-use crate::sys::mount::{Flags, bind, mount, pivot_root_here, set_read_only};
+use crate::sys::mount::{Flags, bind, mount, pivot_root_here, set_read_only, unmount};
 use crate::sys::process::{exit_now, pipe, reap};
 use crate::sys::signal::{self, SIGCHLD, SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::sys::userns;
@@ -129,11 +129,13 @@ fn proc(target: &Path, identity: Identity) -> Result<(), SysError> {
     Ok(())
 }
 
-/// The host's /sys, to look at.
+/// The host's /sys, to look at; rather none than one that can be written.
 fn system(target: &Path) {
-    let bound = bind(Path::new("/sys"), target, true).and_then(|()| set_read_only(target));
-    if let Err(e) = bound {
+    if let Err(e) = bind(Path::new("/sys"), target, true) {
         log::warn!("/sys: left out: {e}");
+    } else if let Err(e) = set_read_only(target) {
+        log::warn!("/sys: left out, since it cannot be made read-only: {e}");
+        best_effort("take /sys back", unmount(target, true));
     }
 }
 
