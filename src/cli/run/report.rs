@@ -24,7 +24,7 @@ pub fn print(ground: &Ground, unions: &Unions) -> bool {
     let root = Path::new("/");
     compare(unions, root, upper, &ground.lowers, &mut changes);
     let mut kept = vec![(root, upper.to_owned())];
-    for submount in &ground.submounts {
+    for submount in ground.submounts.iter().filter(|s| unions.has(&s.inside)) {
         let How::Union(lowers) = &submount.how else {
             continue;
         };

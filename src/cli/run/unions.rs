@@ -29,8 +29,9 @@ pub struct Unions {
     created: Vec<&'static str>,
     /// Holds the uppers open for as long as they are served.
     pairs: Vec<Pair>,
-    /// What each new upper looked like before the command ran, by where it is inside.
-    looks: BTreeMap<PathBuf, Look>,
+    /// The unions by where they are inside, each with what its upper, if new, looked like
+    /// before the command ran.
+    looks: BTreeMap<PathBuf, Option<Look>>,
 }
 
 /// The plan of one union of this run.
@@ -98,11 +99,9 @@ impl Unions {
     }
 
     fn start(&mut self, inside: &Path, plan: &MountPlan, pair: Pair) -> Result<(), MountError> {
-        if let Some(look) = pair.look() {
-            self.looks.insert(inside.to_owned(), look);
-        }
         let session = Session::start(plan).map_err(|refusal| pair.explain(refusal))?;
         self.sessions.push(session);
+        self.looks.insert(inside.to_owned(), pair.look());
         self.pairs.push(pair);
         Ok(())
     }
@@ -169,9 +168,14 @@ impl Unions {
         &self.created
     }
 
+    /// Whether there is a union at `inside`.
+    pub fn has(&self, inside: &Path) -> bool {
+        self.looks.contains_key(inside)
+    }
+
     /// What the new upper at `inside` looked like before the command ran.
     pub fn look(&self, inside: &Path) -> Option<&Look> {
-        self.looks.get(inside)
+        self.looks.get(inside)?.as_ref()
     }
 
     /// Unmounts everything and waits until the uppers are complete.
