@@ -117,6 +117,8 @@ fn not_helped(point: &Path, e: Failure) -> MountError {
                 "leave allow_other out, or add user_allow_other to /etc/fuse.conf"
             } else if reason.contains("write access") || reason.contains("not owner") {
                 "choose a mount point of your own"
+            } else if reason.contains("username") {
+                "give this user an entry in /etc/passwd, or run inside `unshare -rm`"
             } else if reason.contains("mount_max") {
                 "unmount something, or raise mount_max in /etc/fuse.conf"
             } else {
