@@ -9,17 +9,26 @@ struct Intended {
     applies: fn(&Step<'_>, kernel: &Outcome, plyfs: &Outcome) -> bool,
 }
 
-const OUTCOMES: &[Intended] = &[Intended {
-    reason: "the kernel's copy-up fills the holes inside each MiB that holds data; plyfs keeps them",
-    applies: |step, kernel, plyfs| {
-        let segments = |outcome: &Outcome| outcome.as_ref().ok().map(|text| parse_segments(text));
-        step.verb() == "segments"
-            && match (segments(plyfs), segments(kernel)) {
-                (Some(ours), Some(theirs)) => tree::within(&ours, &theirs),
-                _ => false,
-            }
+const OUTCOMES: &[Intended] = &[
+    Intended {
+        reason: "a file of a lower that is unlinked while it is open cannot be changed in the kernel's",
+        applies: |step, kernel, plyfs| {
+            step.on_slot() && *kernel == Err(libc::ENOENT) && plyfs.is_ok()
+        },
     },
-}];
+    Intended {
+        reason: "the kernel's copy-up fills the holes inside each MiB that holds data; plyfs keeps them",
+        applies: |step, kernel, plyfs| {
+            let segments =
+                |outcome: &Outcome| outcome.as_ref().ok().map(|text| parse_segments(text));
+            step.verb() == "segments"
+                && match (segments(plyfs), segments(kernel)) {
+                    (Some(ours), Some(theirs)) => tree::within(&ours, &theirs),
+                    _ => false,
+                }
+        },
+    },
+];
 
 const ATTRIBUTES: &[Intended] = &[];
 
