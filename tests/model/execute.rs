@@ -379,7 +379,14 @@ fn with_slot(w: &[&str], hands: &mut Hands) -> Outcome {
             number(w[3]),
             number(w[4]),
         )),
-        "segments" => Ok(format!("{:?}", tree::segments(fd)?)),
+        "segments" => {
+            let sound = tree::holes_are_empty(&sys::read_all(fd)?, &tree::segments(fd)?);
+            Ok(if sound {
+                "sound".into()
+            } else {
+                "a hole holds data".into()
+            })
+        }
         "fsync" => done(sys::fsync(fd)),
         "linkfd" => done(sys::link_fd(fd, path(w[2]))),
         other => panic!("{other:?} is not a verb: {w:?}"),

@@ -443,8 +443,7 @@ impl Match<'_> {
 
     /// Both whole views, file by file, and which names are one file.
     fn compare(&self) -> Result<(), Vec<String>> {
-        let (a, mut b) = (self.kernel.view(), self.other.view());
-        intended::keep_more_holes(&a, &mut b);
+        let (a, b) = (self.kernel.view(), self.other.view());
         let mut lines = tree::differences(("kernel", &a), (self.other.name, &b));
         lines.retain(|line| !intended::view(line));
         let (x, y) = (tree::groups(&a), tree::groups(&b));

@@ -121,13 +121,21 @@ impl Stack {
         };
         data.push(b',');
         data.extend_from_slice(words.as_bytes());
-        sys::mount(
-            "overlay",
-            at.as_os_str().as_bytes(),
-            "overlay",
-            libc::MS_NOATIME,
-            &data,
-        )
+        // An earlier mount of this upper ends with its last holder: see `unmount`.
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let done = sys::mount(
+                "overlay",
+                at.as_os_str().as_bytes(),
+                "overlay",
+                libc::MS_NOATIME,
+                &data,
+            );
+            if done != Err(libc::EBUSY) || Instant::now() > end {
+                break done;
+            }
+            std::thread::yield_now();
+        }
         .map_err(|e| format!("overlay on {}: {}", at.display(), sys::errno_name(e)))
     }
 
