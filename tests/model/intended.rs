@@ -10,7 +10,9 @@ struct Intended {
 
 const OUTCOMES: &[Intended] = &[Intended {
     reason: "a file of a lower that is unlinked while it is open cannot be changed in the kernel's",
-    applies: |step, kernel, plyfs| step.on_slot() && *kernel == Err(libc::ENOENT) && plyfs.is_ok(),
+    applies: |step, kernel, plyfs| {
+        step.on_slot() && matches!(kernel, Err(libc::ENOENT | libc::EEXIST)) && plyfs.is_ok()
+    },
 }];
 
 const ATTRIBUTES: &[Intended] = &[];
