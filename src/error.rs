@@ -157,3 +157,25 @@ pub fn best_effort<T, E: fmt::Display>(what: &str, result: std::result::Result<T
         }
     }
 }
+
+/// What an error says, without its number.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_said_without_its_number() {
+        let error = std::io::Error::from_raw_os_error(Errno::EACCES.0);
+        assert_eq!(plain(&error), "permission denied");
+    }
+}

@@ -1,1 +1,503 @@
-//! changes
+//! What an upper changes: one line for each name that was added, modified or deleted.
+//!
+//! The upper is walked side by side with the lower layers. A directory that is in the
+//! upper only because something in it changed is no change; nor is a file that was
+//! copied up and is as it was.
+
+use crate::error::{Errno, SysError};
+use crate::layer::marks::{WHITEOUT_PREFIX, hidden_by_file, is_mark_name, whiteout_file};
+use crate::layer::private::{is_own, names};
+use crate::sys::creds::overflow_ids;
+use crate::sys::dir::for_each;
+use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_RDONLY, Stat, open, open_path, readlink, stat};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What happened to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// It is new.
+    Added,
+    /// Its content or its attributes are new, or it was replaced.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One changed name, as seen inside. Sorted by path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Absolute, as seen inside the union.
+    pub path: Vec<u8>,
+    /// What happened to it.
+    pub kind: Kind,
+}
+
+impl Change {
+    /// Appends `A path`, `M path` or `D path` and a line feed. Control characters and
+    /// backslashes are written as `\ooo`, so that one change is one line.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self.kind {
+            Kind::Added => b"A ",
+            Kind::Modified => b"M ",
+            Kind::Deleted => b"D ",
+        });
+        for &byte in &self.path {
+            if byte.is_ascii_control() || byte == b'\\' {
+                out.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+            } else {
+                out.push(byte);
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+/// An upper and the layers below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// Where it is seen inside.
+    pub inside: &'a Path,
+    /// The upper.
+    pub upper: &'a Path,
+    /// The lower layers, topmost first.
+    pub lowers: &'a [PathBuf],
+}
+
+impl Tree<'_> {
+    /// Appends all changes, in no particular order.
+    ///
+    /// # Errors
+    /// Where the upper cannot be read.
+    pub fn changes(&self, out: &mut Vec<Change>) -> Result<(), SysError> {
+        let upper = open_path(self.upper, O_RDONLY | O_DIRECTORY)?;
+        let lowers = self
+            .lowers
+            .iter()
+            .filter_map(|path| open_path(path, O_RDONLY | O_DIRECTORY).ok())
+            .map(Below::new)
+            .collect::<Vec<_>>();
+        let path = self.inside.as_os_str().as_bytes();
+        let mut walk = Walk {
+            out,
+            overflow: overflow_ids(),
+        };
+        if let Some(top) = lowers.first()
+            && walk.attributes_differ(&upper, &top.fd)?
+        {
+            let path = if path.is_empty() { b"/" } else { path };
+            walk.tell(Kind::Modified, path);
+        }
+        let base = path.strip_suffix(b"/").unwrap_or(path);
+        walk.directory(base, &upper, &lowers, is_opaque(&upper))
+    }
+}
+
+/// An open directory of a lower layer.
+struct Below {
+    fd: OwnedFd,
+    /// The mount that it is on: a layer ends where another begins.
+    mount: u64,
+}
+
+impl Below {
+    fn new(fd: OwnedFd) -> Below {
+        let mount = stat(At::fd(&fd)).map_or(0, |stat| stat.mnt_id);
+        Below { fd, mount }
+    }
+}
+
+/// What the lower layers have for a name.
+enum Sight {
+    Nothing,
+    /// A file, in this directory.
+    File(usize, Stat),
+    /// A directory, and the parts of it that can be read.
+    Directory(Vec<Below>),
+}
+
+struct Walk<'a> {
+    out: &'a mut Vec<Change>,
+    overflow: (u32, u32),
+}
+
+const XATTR_OPAQUE: [&CStr; 3] = [
+    c"trusted.overlay.opaque",
+    c"user.overlay.opaque",
+    c"user.fuseoverlayfs.opaque",
+];
+const XATTR_WHITEOUT: [&CStr; 2] = [c"trusted.overlay.whiteout", c"user.overlay.whiteout"];
+const OPAQUE_FILES: [&[u8]; 2] = [b".wh..wh..opq", b".wh..opq"];
+
+fn exists(dir: &OwnedFd, name: &[u8]) -> bool {
+    stat(At::new(dir, name)).is_ok()
+}
+
+fn is_opaque(dir: &OwnedFd) -> bool {
+    let marked = |key: &&CStr| xattr::get(At::fd(dir), key).is_ok_and(|value| value == b"y");
+    XATTR_OPAQUE.iter().any(marked) || OPAQUE_FILES.iter().any(|name| exists(dir, name))
+}
+
+fn is_whiteout(dir: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
+    let at = At::new(dir, name);
+    let marked = |key: &&CStr| xattr::get(at, key).is_ok();
+    stat.is_whiteout_device()
+        || (stat.is_file() && stat.size == 0 && XATTR_WHITEOUT.iter().any(marked))
+}
+
+fn open_dir(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, SysError> {
+    open(At::new(dir, name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
+}
+
+/// The names in `dir`, sorted.
+fn entries(dir: &OwnedFd) -> Result<BTreeSet<Vec<u8>>, SysError> {
+    let mut all = BTreeSet::new();
+    for_each(dir, |entry| {
+        all.insert(entry.name.to_vec());
+        Ok::<(), SysError>(())
+    })?;
+    Ok(all)
+}
+
+/// What `lowers` have for `name`, top down to the first mark or non-directory.
+fn sight(lowers: &[Below], name: &[u8]) -> Sight {
+    let mut parts = Vec::new();
+    let mut is_dir = false;
+    for (i, below) in lowers.iter().enumerate() {
+        let hidden = whiteout_file(name).is_some_and(|file| exists(&below.fd, &file));
+        if let Ok(stat) = stat(At::new(&below.fd, name)) {
+            if is_whiteout(&below.fd, name, &stat) {
+                break;
+            }
+            if !stat.is_dir() {
+                if !is_dir {
+                    return Sight::File(i, stat);
+                }
+                break;
+            }
+            is_dir = true;
+            if stat.mnt_id != below.mount {
+                break;
+            }
+            if let Ok(fd) = open_dir(&below.fd, name) {
+                let opaque = is_opaque(&fd);
+                parts.push(Below::new(fd));
+                if opaque {
+                    break;
+                }
+            }
+        }
+        if hidden {
+            break;
+        }
+    }
+    if is_dir {
+        Sight::Directory(parts)
+    } else {
+        Sight::Nothing
+    }
+}
+
+/// Every name that `lowers` show.
+fn visible(lowers: &[Below]) -> BTreeSet<Vec<u8>> {
+    lowers
+        .iter()
+        .filter_map(|below| entries(&below.fd).ok())
+        .flatten()
+        .filter(|name| !is_mark_name(name))
+        .filter(|name| !matches!(sight(lowers, name), Sight::Nothing))
+        .collect()
+}
+
+impl Walk<'_> {
+    fn tell(&mut self, kind: Kind, path: &[u8]) {
+        self.out.push(Change {
+            path: path.to_vec(),
+            kind,
+        });
+    }
+
+    /// One directory of the upper; `replaced` if it hides what the lowers have.
+    fn directory(
+        &mut self,
+        path: &[u8],
+        upper: &OwnedFd,
+        lowers: &[Below],
+        replaced: bool,
+    ) -> Result<(), SysError> {
+        let mut present = BTreeMap::new();
+        let mut deleted = BTreeSet::new();
+        for name in entries(upper)? {
+            if name.starts_with(WHITEOUT_PREFIX) {
+                deleted.extend(hidden_by_file(&name).map(<[u8]>::to_vec));
+                continue;
+            }
+            match stat(At::new(upper, &name)) {
+                Ok(stat) if is_whiteout(upper, &name, &stat) => {
+                    deleted.insert(name);
+                }
+                Ok(stat) => {
+                    present.insert(name, stat);
+                }
+                Err(e) if e.errno == Errno::ENOENT => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if replaced {
+            deleted.extend(visible(lowers));
+        }
+        let child = |name: &[u8]| [path, b"/", name].concat();
+        for name in deleted.iter().filter(|name| !present.contains_key(*name)) {
+            if !matches!(sight(lowers, name), Sight::Nothing) {
+                self.tell(Kind::Deleted, &child(name));
+            }
+        }
+        for (name, stat) in &present {
+            let hidden = replaced || deleted.contains(name);
+            self.entry(&child(name), upper, name, stat, lowers, hidden)?;
+        }
+        Ok(())
+    }
+
+    /// One name of the upper that is no mark.
+    fn entry(
+        &mut self,
+        path: &[u8],
+        upper: &OwnedFd,
+        name: &[u8],
+        stat: &Stat,
+        lowers: &[Below],
+        replaced: bool,
+    ) -> Result<(), SysError> {
+        let dir = stat.is_dir().then(|| open_dir(upper, name)).transpose()?;
+        match (sight(lowers, name), dir) {
+            (Sight::Nothing, dir) => {
+                self.tell(Kind::Added, path);
+                dir.map_or(Ok(()), |dir| self.directory(path, &dir, &[], false))
+            }
+            (Sight::Directory(parts), Some(dir)) => {
+                let replaced = replaced || is_opaque(&dir);
+                let differs = match parts.first() {
+                    Some(top) => self.attributes_differ(&dir, &top.fd)?,
+                    None => false,
+                };
+                if replaced || differs {
+                    self.tell(Kind::Modified, path);
+                }
+                self.directory(path, &dir, &parts, replaced)
+            }
+            (Sight::File(i, below), None) => {
+                let same = !replaced
+                    && lowers.get(i).is_some_and(|lower| {
+                        self.same_file((upper, stat), (&lower.fd, &below), name)
+                    });
+                if !same {
+                    self.tell(Kind::Modified, path);
+                }
+                Ok(())
+            }
+            (_, dir) => {
+                self.tell(Kind::Modified, path);
+                dir.map_or(Ok(()), |dir| self.directory(path, &dir, &[], false))
+            }
+        }
+    }
+
+    /// Whether two owners are the same: one that has no name here was shown as root.
+    fn same_owner(&self, upper: &Stat, lower: &Stat) -> bool {
+        let same = |upper: u32, lower: u32, overflow: u32| {
+            upper == lower || (lower == overflow && upper == 0)
+        };
+        same(upper.uid, lower.uid, self.overflow.0) && same(upper.gid, lower.gid, self.overflow.1)
+    }
+
+    /// Whether a directory's owner, mode or xattrs changed. Its times change whenever
+    /// something in it does.
+    fn attributes_differ(&self, upper: &OwnedFd, lower: &OwnedFd) -> Result<bool, SysError> {
+        let (upper, lower) = (At::fd(upper), At::fd(lower));
+        let (new, old) = (stat(upper)?, stat(lower)?);
+        Ok(new.mode != old.mode || !self.same_owner(&new, &old) || xattrs(upper) != xattrs(lower))
+    }
+
+    /// Whether a copied-up file is as it was. Whoever writes to a file changes its time.
+    fn same_file(
+        &self,
+        (upper, new): (&OwnedFd, &Stat),
+        (lower, old): (&OwnedFd, &Stat),
+        name: &[u8],
+    ) -> bool {
+        let (upper, lower) = (At::new(upper, name), At::new(lower, name));
+        new.mode == old.mode
+            && self.same_owner(new, old)
+            && new.rdev == old.rdev
+            && new.size == old.size
+            && new.mtime == old.mtime
+            && readlink(upper).ok() == readlink(lower).ok()
+            && xattrs(upper) == xattrs(lower)
+    }
+}
+
+/// The extended attributes that a user sees.
+fn xattrs(at: At<'_>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let list = xattr::list(at).unwrap_or_default();
+    names(&list)
+        .filter(|name| !is_own(name))
+        .filter_map(|name| {
+            let key = CString::new(name).ok()?;
+            Some((name.to_vec(), xattr::get(at, &key).ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// Builds `upper`, `low` (topmost) and `base` with `make`, and lists the changes.
+    fn changes(make: impl FnOnce(&Path, &Path, &Path)) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let [upper, low, base] = ["upper", "low", "base"].map(|name| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).expect("mkdir");
+            path
+        });
+        make(&upper, &low, &base);
+        let tree = Tree {
+            inside: Path::new("/"),
+            upper: &upper,
+            lowers: &[low, base],
+        };
+        let mut found = Vec::new();
+        tree.changes(&mut found).expect("readable");
+        found.sort();
+        let mut text = Vec::new();
+        found.iter().for_each(|change| change.write_line(&mut text));
+        let text = String::from_utf8(text).expect("UTF-8");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn put(path: PathBuf, text: &str) {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(path, text).expect("write");
+    }
+
+    fn mkdir(path: PathBuf) {
+        fs::create_dir_all(path).expect("mkdir");
+    }
+
+    #[test]
+    fn new_things_are_listed_with_what_is_in_them() {
+        let found = changes(|upper, _, _| {
+            put(upper.join("d/e/f"), "x");
+            symlink("f", upper.join("d/e/l")).expect("symlink");
+        });
+        assert_eq!(found, ["A /d", "A /d/e", "A /d/e/f", "A /d/e/l"]);
+    }
+
+    #[test]
+    fn a_directory_that_only_leads_to_a_change_is_not_listed() {
+        let found = changes(|upper, _, base| {
+            put(base.join("d/e/f"), "x");
+            put(upper.join("d/e/f"), "xyz");
+        });
+        assert_eq!(found, ["M /d/e/f"]);
+    }
+
+    #[test]
+    fn a_directory_with_a_new_mode_is_listed() {
+        let found = changes(|upper, low, _| {
+            mkdir(low.join("d"));
+            mkdir(upper.join("d"));
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(upper.join("d"), mode).expect("chmod");
+        });
+        assert_eq!(found, ["M /d"]);
+    }
+
+    #[test]
+    fn a_file_that_was_copied_up_and_is_as_it_was_is_not_listed() {
+        let found = changes(|upper, low, _| {
+            put(low.join("f"), "x");
+            put(upper.join("f"), "x");
+            let time = fs::metadata(low.join("f")).and_then(|m| m.modified());
+            let file = fs::File::options().write(true).open(upper.join("f"));
+            file.and_then(|file| file.set_modified(time?))
+                .expect("utimens");
+        });
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn a_file_with_a_newer_time_is_listed() {
+        let found = changes(|upper, low, _| {
+            put(low.join("f"), "x");
+            put(upper.join("f"), "y");
+            let file = fs::File::options().write(true).open(upper.join("f"));
+            file.and_then(|file| file.set_modified(std::time::UNIX_EPOCH))
+                .expect("utimens");
+        });
+        assert_eq!(found, ["M /f"]);
+    }
+
+    #[test]
+    fn a_whiteout_file_deletes_only_what_is_there() {
+        let found = changes(|upper, low, base| {
+            put(base.join("gone/x"), "x");
+            put(low.join("f"), "x");
+            put(upper.join(".wh.gone"), "");
+            put(upper.join(".wh.f"), "");
+            put(upper.join(".wh.never"), "");
+        });
+        assert_eq!(found, ["D /f", "D /gone"]);
+    }
+
+    #[test]
+    fn what_a_lower_layer_hides_is_not_there() {
+        let found = changes(|upper, low, base| {
+            put(base.join("f"), "x");
+            put(low.join(".wh.f"), "");
+            put(upper.join("f"), "y");
+            put(base.join("d/f"), "x");
+            put(low.join("d/.wh..wh..opq"), "");
+            put(upper.join("d/.wh.f"), "");
+        });
+        assert_eq!(found, ["A /f"]);
+    }
+
+    #[test]
+    fn a_replaced_directory_lists_what_it_hid() {
+        let found = changes(|upper, low, base| {
+            put(base.join("d/a"), "x");
+            put(low.join("d/b"), "x");
+            put(low.join("d/c/deep"), "x");
+            put(upper.join("d/.wh..wh..opq"), "");
+            put(upper.join("d/b"), "x");
+            put(upper.join("d/new"), "x");
+        });
+        assert_eq!(found, ["M /d", "D /d/a", "M /d/b", "D /d/c", "A /d/new"]);
+    }
+
+    #[test]
+    fn a_thing_of_another_kind_is_a_replacement() {
+        let found = changes(|upper, low, _| {
+            put(low.join("file"), "x");
+            put(upper.join("file/x"), "x");
+            put(low.join("dir/x"), "x");
+            put(upper.join("dir"), "x");
+        });
+        assert_eq!(found, ["M /dir", "M /file", "A /file/x"]);
+    }
+
+    #[test]
+    fn a_name_with_a_line_feed_is_one_line() {
+        let found = changes(|upper, _, _| put(upper.join("a\nb\\c"), "x"));
+        assert_eq!(found, ["A /a\\012b\\134c"]);
+    }
+}

@@ -1,7 +1,7 @@
 //! Where the log goes: stderr, or a file; how much of it, PLYFS_LOG says.
 
-use crate::config::check::plain;
 use crate::error::MountError;
+use crate::error::plain;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 use std::fs::OpenOptions;

@@ -1,9 +1,9 @@
 //! Man pages and shell completions, made from the grammar of the command line.
 
 use super::args::{Cli, CompletionsArgs, ManArgs};
-use crate::config::check::plain;
 use crate::config::options::{Effect, Takes, WORDS};
 use crate::error::MountError;
+use crate::error::plain;
 use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};

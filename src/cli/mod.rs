@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod changes;
+pub mod check;
 pub mod helper;
 pub mod logging;
 pub mod manual;

@@ -2,11 +2,12 @@
 
 use super::args::MountArgs;
 use super::{logging, say};
-use crate::config::check::{absolute, plain};
+use crate::cli::check::absolute;
 use crate::config::file;
 use crate::config::options::split_words;
 use crate::config::plan::MountPlan;
 use crate::config::request::Request;
+use crate::error::plain;
 use crate::error::{MountError, best_effort};
 use crate::fuse::session::serve;
 use crate::sys::creds::raise_file_limit;

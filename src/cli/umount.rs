@@ -2,8 +2,8 @@
 
 use super::args::UmountArgs;
 use super::say;
-use crate::config::check::plain;
 use crate::error::MountError;
+use crate::error::plain;
 use crate::fuse::mounting::{Unmounted, unmount};
 use crate::fuse::session::WATCHER;
 use crate::sys::mountinfo::{self, Mount};

@@ -134,7 +134,7 @@ pub fn read_into(path: &Path, request: &mut Request) -> Result<(), MountError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         MountError::new(
             path.display(),
-            super::check::plain(&e),
+            crate::error::plain(&e),
             "give --config a readable TOML file",
         )
     })?;

@@ -1,6 +1,6 @@
 //! The checked plan of a mount: enums and paths only, nothing left to parse.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The writable layer and its scratch directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,5 +147,25 @@ impl MountPlan {
             threads: None,
             flags: MountFlags::default(),
         }
+    }
+}
+
+/// The descriptor in a mount point `/dev/fd/N`: a FUSE device that is mounted already.
+pub fn device_number(path: &Path) -> Option<i32> {
+    let number = path.strip_prefix("/dev/fd").ok()?;
+    number.to_str()?.parse().ok().filter(|fd| *fd > 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_descriptors_past_the_standard_streams_are_devices() {
+        assert_eq!(device_number(Path::new("/dev/fd/7")), Some(7));
+        assert_eq!(device_number(Path::new("/dev/fd/2")), None);
+        assert_eq!(device_number(Path::new("/dev/fd")), None);
+        assert_eq!(device_number(Path::new("/dev/fd/x")), None);
+        assert_eq!(device_number(Path::new("/mnt/7")), None);
     }
 }

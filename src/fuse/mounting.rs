@@ -1,7 +1,8 @@
 //! One mount in the kernel's table: made, found again, taken down.
 
-use crate::config::check::{device_number, plain};
+use crate::config::plan::device_number;
 use crate::config::plan::{MountFlags, MountPlan};
+use crate::error::plain;
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::fusermount::{self, Failure};
 use crate::sys::mount::{self, Flags};

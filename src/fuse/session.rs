@@ -2,8 +2,8 @@
 
 use super::adapter::Adapter;
 use super::mounting::{Mounted, Unmounted, mount_union};
-use crate::config::check::plain;
 use crate::config::plan::MountPlan;
+use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
@@ -12,7 +12,9 @@ use fuser::{Config, Notifier, SessionACL};
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::Builder;
+use std::time::Duration;
 
 /// How many threads serve where the plan does not say: one waits for the kernel while
 /// the other works. More of them only pass requests between cores.
@@ -27,7 +29,8 @@ pub struct Session {
     union: Arc<Union>,
     mounted: Arc<Mounted>,
     notifier: Notifier,
-    serving: JoinHandle<io::Result<()>>,
+    /// Says how serving ended.
+    ended: Receiver<io::Result<()>>,
 }
 
 impl Debug for Session {
@@ -70,15 +73,17 @@ impl Session {
             )
         })?;
         let notifier = inner.notifier();
-        let serving = Builder::new()
+        let (tell, ended) = channel();
+        // It ends when the kernel says that nobody uses the mount any more.
+        Builder::new()
             .name("plyfs-serve".into())
-            .spawn(move || inner.run())
+            .spawn(move || best_effort("tell how serving ended", tell.send(inner.run())))
             .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
         let session = Session {
             union,
             mounted: Arc::new(mounted),
             notifier,
-            serving,
+            ended,
         };
         session.answers(plan)?;
         Ok(session)
@@ -128,24 +133,32 @@ impl Session {
     /// # Errors
     /// Where serving ended for another reason.
     pub fn wait(self) -> io::Result<()> {
-        let served = self.serving.join();
+        let served = self.ended.recv();
         let served = served.unwrap_or_else(|_| Err(io::Error::other("the server panicked")));
-        if let Err(e) = &served {
-            log::error!("{}: {e}", self.mounted.point().display());
-        }
-        // The mount outlives its server only where that failed: a dead mount helps nobody.
-        if let Unmounted::No(reason) = self.mounted.unmount(true) {
-            log::error!(
-                "{}: not unmounted: {reason}",
-                self.mounted.point().display()
-            );
-        }
+        self.clean_up(&served);
         served
     }
 
-    /// Whether serving has ended.
-    pub fn is_over(&self) -> bool {
-        self.serving.is_finished()
+    /// As [`Session::wait`], but for so long at most; whether serving has ended.
+    pub fn wait_at_most(self, limit: Duration) -> bool {
+        let served = match self.ended.recv_timeout(limit) {
+            Ok(served) => served,
+            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the server panicked")),
+        };
+        self.clean_up(&served);
+        true
+    }
+
+    /// The mount outlives its server only where that failed: a dead mount helps nobody.
+    fn clean_up(&self, served: &io::Result<()>) {
+        let point = self.mounted.point().display();
+        if let Err(e) = served {
+            log::error!("{point}: {e}");
+        }
+        if let Unmounted::No(reason) = self.mounted.unmount(true) {
+            log::error!("{point}: not unmounted: {reason}");
+        }
     }
 }
 

@@ -78,7 +78,8 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
     // A copy of the mount shows the layer's own directories where something is
     // mounted on them, and keeps access times as they are.
     let mut private_mount = false;
-    if creds::is_system_admin()
+    if !plan.respect_mounts
+        && creds::is_system_admin()
         && let Some(copy) = best_effort("copy the lower's mount", fs::clone_mount_read_only(&root))
     {
         root = copy;

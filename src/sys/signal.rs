@@ -3,6 +3,8 @@
 use super::path::check;
 use crate::error::{Errno, SysError};
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
@@ -67,9 +69,12 @@ impl Blocked {
         }
     }
 
-    /// Lets these signals through again in this thread.
-    pub fn release(&self) -> Result<(), SysError> {
-        mask(libc::SIG_UNBLOCK, &self.0)
+    /// Lets these signals through again in the child that `command` starts, which would
+    /// otherwise inherit that they are blocked.
+    pub fn release_in(self, command: &mut Command) {
+        let release = move || mask(libc::SIG_UNBLOCK, &self.0).map_err(std::io::Error::from);
+        // SAFETY: only pthread_sigmask(3) runs between fork and exec: async-signal-safe.
+        unsafe { command.pre_exec(release) };
     }
 }
 

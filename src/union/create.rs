@@ -45,15 +45,16 @@ impl New<'_> {
         }
     }
 
-    /// Makes it at `at`; a regular file is left open, since it is about to be written.
-    fn make(&self, at: At<'_>) -> std::result::Result<Option<OwnedFd>, SysError> {
+    /// Makes it at `at`; a regular file is left open (with `flags` beside the usual),
+    /// since it is about to be written.
+    fn make(&self, at: At<'_>, flags: i32) -> std::result::Result<Option<OwnedFd>, SysError> {
         let mode = self.mode();
         match self {
             New::Directory(_) => fs::mkdir(at, mode & 0o7777)?,
             New::Symlink(target) => fs::symlink(target, at)?,
             New::Node(_, rdev) if mode & S_IFMT != S_IFREG => fs::mknod(at, mode, *rdev)?,
             New::Node(..) => {
-                let flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW;
+                let flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | flags;
                 return fs::open(at, flags, mode & 0o7777).map(Some);
             }
         }
@@ -81,6 +82,12 @@ impl Union {
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
+        // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
+        if let New::Node(mode, (0, 0)) = new
+            && mode & S_IFMT == S_IFCHR
+        {
+            return Err(Errno::EPERM);
+        }
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
         if let New::Node(mode, (0, 0)) = new
@@ -96,7 +103,7 @@ impl Union {
         let at = At::new(&*fd, &name);
         let way = self.in_the_way(&dir, &fd, &name)?;
         let open = match creation(way.has) {
-            Creation::InPlace if !way.beside => as_caller(caller, || new.make(at))?,
+            Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
             how => self.make_over_whiteout(&dir, &fd, &name, new, caller, how, way.beside)?,
         };
         let stat = fs::stat(at)?;
@@ -127,6 +134,11 @@ impl Union {
         };
         let attr = self.attr_of_look(node.node(), &look)?;
         Ok(Entry { node, attr })
+    }
+
+    /// How files are opened that are read without updating their access time.
+    fn quiet(&self) -> i32 {
+        if self.tree.atime { 0 } else { fs::O_NOATIME }
     }
 
     /// Adds a name to a listing that is known.
@@ -274,7 +286,7 @@ impl Union {
             umask: 0,
             ..*caller
         };
-        let open = as_caller(&own, || new.make(temp))?;
+        let open = as_caller(&own, || new.make(temp, self.quiet()))?;
         if setgid {
             fs::chown(temp, None, Some(parent.gid))?;
         }

@@ -107,8 +107,18 @@ pub fn apart_from_lower(mine: &Place, lower: &Place) -> Result<(), MountError> {
         let cause = format!("it lies inside the lower layer {}", lower.given.display());
         return Err(refuse(mine, cause, "put it outside of every layer"));
     }
+    lower_not_inside(lower, mine)
+}
+
+/// No lower layer may be `mine` (upper or work) or lie in it.
+pub fn lower_not_inside(lower: &Place, mine: &Place) -> Result<(), MountError> {
     if within(lower, mine) {
-        let cause = format!("it lies inside the {} {}", mine.role, mine.given.display());
+        let is = if mine.id == lower.id {
+            "is"
+        } else {
+            "lies inside"
+        };
+        let cause = format!("it {is} the {} {}", mine.role, mine.given.display());
         return Err(refuse(lower, cause, "put it outside of upper and work"));
     }
     Ok(())

@@ -1,13 +1,15 @@
 //! From a request to a plan: everything that can be checked from the paths alone.
 
-use super::overlap::{self, Place};
-use super::plan::{MountPlan, UpperPlan};
-use super::request::Request;
-use crate::error::{Errno, MountError};
+pub mod overlap;
+
+use crate::config::plan::{MountPlan, UpperPlan, device_number};
+use crate::config::request::Request;
+use crate::error::{Errno, MountError, plain};
 use crate::sys::creds::effective_ids;
 use crate::sys::fs::{open_path, stat};
 use crate::sys::path::At;
 use crate::sys::process::{Access, may_access};
+use overlap::Place;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,17 +25,6 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work directory";
 /// See [`LOWER`].
 pub const MOUNT_POINT: &str = "mount point";
-
-/// What an error says, without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => text.to_owned(),
-    }
-}
 
 fn refuse(role: &str, path: &Path, cause: impl Display, remedy: impl Display) -> MountError {
     MountError::new(format_args!("{role} {}", path.display()), cause, remedy)
@@ -58,7 +49,10 @@ fn unusable(role: &str, path: &Path, error: &io::Error) -> MountError {
 }
 
 /// Looks at the directory `given`, which may be reached through symlinks.
-fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
+///
+/// # Errors
+/// Where there is none, or it may not be looked at.
+pub fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
     let fail = |e: io::Error| unusable(role, given, &e);
     let real = given.canonicalize().map_err(fail)?;
     let fd = open_path(&real, crate::sys::process::O_PATH).map_err(|e| fail(e.into()))?;
@@ -75,7 +69,11 @@ fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
     })
 }
 
-fn readable(place: &Place) -> Result<(), MountError> {
+/// Whether the layer may be read.
+///
+/// # Errors
+/// Where it may not.
+pub fn readable(place: &Place) -> Result<(), MountError> {
     may_access(&place.real, Access::List).map_err(|e| {
         refuse(
             place.role,
@@ -86,7 +84,11 @@ fn readable(place: &Place) -> Result<(), MountError> {
     })
 }
 
-fn writable(place: &Place) -> Result<(), MountError> {
+/// Whether the layer may be written.
+///
+/// # Errors
+/// Where it may not, or its filesystem is read-only.
+pub fn writable(place: &Place) -> Result<(), MountError> {
     may_access(&place.real, Access::Change).map_err(|e| {
         let remedy = if e.errno == Errno::EROFS {
             "put it on a writable filesystem, or leave the upper out"
@@ -95,12 +97,6 @@ fn writable(place: &Place) -> Result<(), MountError> {
         };
         refuse(place.role, &place.given, plain(&e.into()), remedy)
     })
-}
-
-/// Whether `path` names a FUSE device that is mounted already: `/dev/fd/N`.
-pub fn device_number(path: &Path) -> Option<i32> {
-    let number = path.strip_prefix("/dev/fd").ok()?;
-    number.to_str()?.parse().ok().filter(|fd| *fd > 2)
 }
 
 impl Request {
@@ -261,21 +257,6 @@ pub fn absolute(path: &Path) -> Result<PathBuf, MountError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_is_said_without_its_number() {
-        let error = io::Error::from_raw_os_error(Errno::EACCES.0);
-        assert_eq!(plain(&error), "permission denied");
-    }
-
-    #[test]
-    fn only_descriptors_past_the_standard_streams_are_devices() {
-        assert_eq!(device_number(Path::new("/dev/fd/7")), Some(7));
-        assert_eq!(device_number(Path::new("/dev/fd/2")), None);
-        assert_eq!(device_number(Path::new("/dev/fd")), None);
-        assert_eq!(device_number(Path::new("/dev/fd/x")), None);
-        assert_eq!(device_number(Path::new("/mnt/7")), None);
-    }
 
     #[test]
     fn an_upper_alone_is_a_union_unless_lower_layers_are_required() {
