@@ -90,6 +90,10 @@ fn meaning(effect: Effect) -> &'static str {
         Effect::Marks => "The formats of whiteouts and opaque marks.",
         Effect::UserXattr => "Write marks in user.overlay xattrs.",
         Effect::Index => "Whether hard links stay whole across copy-up; on.",
+        Effect::Redirect => {
+            "Whether directories with lower content are renamed by a redirect, and whether \
+             redirects in layers are followed; on."
+        }
         Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",

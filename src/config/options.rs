@@ -121,6 +121,8 @@ pub enum Effect {
     UserXattr,
     /// Hard links kept whole.
     Index,
+    /// Renames of merged directories.
+    Redirect,
     /// No syncing.
     Volatile,
     /// Largest write request.
@@ -172,8 +174,8 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, NoEffect, Subtype, Threads,
-        Timeout, Upper, UserXattr, Volatile, Work,
+        Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, NoEffect, Redirect,
+        Subtype, Threads, Timeout, Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -186,6 +188,7 @@ pub const WORDS: &[Known] = {
         ("marks", Value("auto|overlay|files"), Marks),
         ("userxattr", Nothing, UserXattr),
         ("index", Value("on|off"), Index),
+        ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),
@@ -235,7 +238,6 @@ pub const WORDS: &[Known] = {
         ("static_nlink", Maybe, NoEffect),
         ("noacl", Nothing, NoEffect),
         ("context", Value("LABEL"), NoEffect),
-        ("redirect_dir", Value("on|off"), NoEffect),
         ("metacopy", Value("on|off"), NoEffect),
         ("xino", Value("on|off|auto"), NoEffect),
         ("defaults", Nothing, Fstab),

@@ -33,6 +33,34 @@ pub enum XattrSpace {
     User,
 }
 
+/// Whether directories with lower content are renamed by a note of where that content
+/// lies, and whether such notes are followed (`redirect_dir=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// Written and followed.
+    #[default]
+    On,
+    /// Followed, never written: such a rename answers EXDEV.
+    Follow,
+    /// Neither followed nor written.
+    NoFollow,
+    /// None is written; those that layers have are followed, which is what overlayfs's
+    /// `off` means where the kernel is built with REDIRECT_ALWAYS_FOLLOW.
+    Off,
+}
+
+impl Redirects {
+    /// Whether a redirect in a layer is followed.
+    pub fn follows(self) -> bool {
+        self != Redirects::NoFollow
+    }
+
+    /// Whether a rename may write one.
+    pub fn writes(self) -> bool {
+        self == Redirects::On
+    }
+}
+
 /// How long the kernel may trust what it was told (`timeout=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CacheTimeout {
@@ -121,6 +149,8 @@ pub struct MountPlan {
     pub volatile: bool,
     /// Keep hard links whole across copy-up and remounts (`index=`).
     pub index: bool,
+    /// Renames of merged directories.
+    pub redirects: Redirects,
     /// Largest WRITE request, bytes; `None` for the default (1 MiB).
     pub max_write: Option<u32>,
     /// Threads that serve requests; `None` for the default.
@@ -143,6 +173,7 @@ impl MountPlan {
             respect_mounts: false,
             volatile: false,
             index: true,
+            redirects: Redirects::default(),
             max_write: None,
             threads: None,
             flags: MountFlags::default(),

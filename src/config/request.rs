@@ -1,7 +1,7 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_paths, unescape};
-use super::plan::{CacheTimeout, Marks, MountFlags, XattrSpace};
+use super::plan::{CacheTimeout, Marks, MountFlags, Redirects, XattrSpace};
 use crate::error::MountError;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -29,6 +29,8 @@ pub struct Request {
     pub volatile: bool,
     /// Hard links kept whole.
     pub index: bool,
+    /// Renames of merged directories.
+    pub redirects: Redirects,
     /// Largest write request.
     pub max_write: Option<u32>,
     /// Serving threads.
@@ -55,6 +57,7 @@ impl Default for Request {
             timeout: CacheTimeout::default(),
             volatile: false,
             index: true,
+            redirects: Redirects::default(),
             max_write: None,
             threads: None,
             flags: MountFlags::default(),
@@ -174,6 +177,15 @@ impl Request {
             Effect::UserXattr => self.xattrs = XattrSpace::User,
             Effect::Index => {
                 self.index = choice(word, &text, &[("on", true), ("off", false)])?;
+            }
+            Effect::Redirect => {
+                let all = [
+                    ("on", Redirects::On),
+                    ("follow", Redirects::Follow),
+                    ("nofollow", Redirects::NoFollow),
+                    ("off", Redirects::Off),
+                ];
+                self.redirects = choice(word, &text, &all)?;
             }
             Effect::Volatile => self.volatile = true,
             Effect::MaxWrite => {

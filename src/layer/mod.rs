@@ -6,6 +6,7 @@ pub mod marks;
 pub mod open;
 pub mod private;
 pub mod probe;
+pub mod redirect;
 pub mod scratch;
 
 use crate::error::SysError;

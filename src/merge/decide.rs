@@ -68,6 +68,10 @@ pub struct Side {
 pub enum Step {
     /// Make the source directory opaque: its new place has something below it.
     OpaqueSource,
+    /// Note in the source directory where its lower content lies.
+    RedirectSource,
+    /// The same in the target directory (of an exchange).
+    RedirectTarget,
     /// Make the target directory opaque (of an exchange).
     OpaqueTarget,
     /// Put an empty opaque directory in the place of the target directory, whose
@@ -84,15 +88,14 @@ pub enum Step {
     DropWhiteoutAtSource,
 }
 
-/// The steps of a rename without RENAME_EXCHANGE; `None` is EXDEV.
+/// The steps of a rename without RENAME_EXCHANGE.
 ///
 /// `to_dirty`: the target is a directory whose upper part is not really empty.
-pub fn rename(from: Side, to: Side, to_dirty: bool) -> Option<Vec<Step>> {
-    if from.merged {
-        return None;
-    }
+pub fn rename(from: Side, to: Side, to_dirty: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    if from.is_dir && to.below {
+    if from.merged {
+        steps.push(Step::RedirectSource);
+    } else if from.is_dir && to.below {
         steps.push(Step::OpaqueSource);
     }
     if to.is_dir && to_dirty {
@@ -108,23 +111,24 @@ pub fn rename(from: Side, to: Side, to_dirty: bool) -> Option<Vec<Step>> {
     } else {
         steps.push(Step::Move);
     }
-    Some(steps)
+    steps
 }
 
-/// The steps of RENAME_EXCHANGE; `None` is EXDEV.
-pub fn exchange(from: Side, to: Side) -> Option<Vec<Step>> {
-    if from.merged || to.merged {
-        return None;
-    }
+/// The steps of RENAME_EXCHANGE.
+pub fn exchange(from: Side, to: Side) -> Vec<Step> {
     let mut steps = Vec::new();
-    if from.is_dir && to.below {
+    if from.merged {
+        steps.push(Step::RedirectSource);
+    } else if from.is_dir && to.below {
         steps.push(Step::OpaqueSource);
     }
-    if to.is_dir && from.below {
+    if to.merged {
+        steps.push(Step::RedirectTarget);
+    } else if to.is_dir && from.below {
         steps.push(Step::OpaqueTarget);
     }
     steps.push(Step::Exchange);
-    Some(steps)
+    steps
 }
 
 #[cfg(test)]
@@ -170,6 +174,7 @@ mod tests {
             match step {
                 Step::OpaqueSource => opaque(&mut from),
                 Step::OpaqueTarget => opaque(&mut to),
+                Step::RedirectSource | Step::RedirectTarget => unreachable!("nothing is merged"),
                 Step::EmptyTarget => assert!(matches!(to, Slot::Target { dir: true, .. })),
                 Step::Move => (from, to) = (Slot::Nothing, from),
                 Step::MoveLeavingWhiteout => (from, to) = (Slot::Whiteout, from),
@@ -208,7 +213,7 @@ mod tests {
                             };
                             let from = side(UpperHas::Something, from_below, dir);
                             let to = side(to_upper, to_below, dir && to_shown);
-                            let steps = rename(from, to, false).unwrap();
+                            let steps = rename(from, to, false);
                             let slot = match to_upper {
                                 UpperHas::Nothing => Slot::Nothing,
                                 UpperHas::Whiteout => Slot::Whiteout,
@@ -230,15 +235,21 @@ mod tests {
     }
 
     #[test]
-    fn a_merged_directory_is_not_moved_without_a_redirect() {
+    fn a_merged_directory_is_redirected_before_it_moves_and_never_made_opaque() {
         let side = Side {
             upper: UpperHas::Something,
             below: true,
             is_dir: true,
             merged: true,
         };
-        assert_eq!(rename(side, side, false), None);
-        assert_eq!(exchange(side, side), None);
+        assert_eq!(
+            rename(side, side, false),
+            [Step::RedirectSource, Step::MoveLeavingWhiteout]
+        );
+        assert_eq!(
+            exchange(side, side),
+            [Step::RedirectSource, Step::RedirectTarget, Step::Exchange]
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn look(&self, part: usize) -> Result<&Look> {
+    /// What part `part` has there.
+    pub fn look(&self, part: usize) -> Result<&Look> {
         self.looks
             .get(part)
             .and_then(Option::as_ref)
@@ -179,42 +180,13 @@ impl Union {
                     }
                 }
             }
-            Resolution::Directory(list) => self.directory(name, parts, seen, list)?,
+            Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
         let ino = match stack.upper {
             Some(_) => self.identity_of_upper(dir, name, &top.stat)?,
             None => self.tree.ino_of_stat(&top.stat),
         };
         self.intern_as(ino, place, stack, &top).map(Some)
-    }
-
-    /// The merged directory that was seen at `name`.
-    fn directory(
-        &self,
-        name: &Name,
-        parts: &[Part],
-        seen: &Seen,
-        list: &[usize],
-    ) -> Result<(Look, Stack)> {
-        let mut upper = None;
-        let mut dirs = Vec::new();
-        for &i in list {
-            let look = seen.look(i)?;
-            match parts.get(i).ok_or(Errno::EIO)? {
-                Part::Upper(..) => upper = Some(look.stat.ino),
-                Part::Lower(real) => {
-                    let child = RealDir::child(real, name.clone(), look.covered);
-                    dirs.push(Arc::new(child));
-                }
-            }
-        }
-        let top = *seen.look(*list.first().ok_or(Errno::EIO)?)?;
-        let lower = if dirs.is_empty() {
-            Lower::None
-        } else {
-            Lower::Dirs(dirs.into())
-        };
-        Ok((top, Stack { upper, lower }))
     }
 
     /// Interns a node, minding that an origin may be claimed by two upper files (a

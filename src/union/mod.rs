@@ -6,6 +6,7 @@ mod create;
 mod dir;
 mod file;
 mod lookup;
+mod merged;
 mod remove;
 mod rename;
 mod xattr;
@@ -15,7 +16,7 @@ pub use create::New;
 pub use dir::Item;
 pub use lookup::Entry;
 
-use crate::config::plan::MountPlan;
+use crate::config::plan::{MountPlan, Redirects};
 use crate::copyup::meta::OwnerMap;
 use crate::copyup::{self, Keep, Settings};
 use crate::error::{Errno, MountError, Result};
@@ -38,6 +39,7 @@ pub struct Union {
     settings: Settings,
     /// `.wh.` names are marks, and so not for users.
     mark_files: bool,
+    redirects: Redirects,
 }
 
 impl Union {
@@ -64,6 +66,7 @@ impl Union {
                 owners: OwnerMap::new(plan.owners),
             },
             mark_files,
+            redirects: plan.redirects,
         })
     }
 

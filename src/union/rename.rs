@@ -36,7 +36,8 @@ impl Union {
     /// RENAME_EXCHANGE.
     ///
     /// # Errors
-    /// Those of rename(2); EXDEV for a directory with lower content.
+    /// Those of rename(2); EXDEV for a directory with lower content where redirects are
+    /// not written.
     pub fn rename(
         &self,
         parent: Ino,
@@ -101,9 +102,9 @@ impl Union {
         }
         let src = source.node.node();
         let tgt = target.as_ref().map(|t| t.node.node());
-        if src.is_dir() && src.stack().is_merged()
-            || exchange && tgt.is_some_and(|t| t.is_dir() && t.stack().is_merged())
-        {
+        let moves_merged =
+            src.stack().is_merged() || exchange && tgt.is_some_and(|t| t.stack().is_merged());
+        if moves_merged && !self.redirects.writes() {
             return Err(Errno::EXDEV);
         }
         for (node, seen) in [(Some(src), &from.seen), (tgt, &to.seen)] {
@@ -156,8 +157,7 @@ impl Union {
             decide::exchange(from_side, to_side)
         } else {
             decide::rename(from_side, to_side, dirty)
-        }
-        .ok_or(Errno::EXDEV)?;
+        };
         for end in [from, to] {
             self.mark_impure_for(end, src)?;
             if let Some(t) = tgt.filter(|_| exchange) {
@@ -172,7 +172,7 @@ impl Union {
             _ => None,
         };
         for step in steps {
-            self.step(step, from, to)?;
+            self.step(step, (from, src), (to, tgt))?;
         }
         let beside = |end: &End<'_>| -> Result<()> {
             let hints = &end.dir.as_dir()?.upper_hints;
@@ -200,8 +200,24 @@ impl Union {
             upper,
             below: self.shows_below(end.dir, &end.parts, end.name)?,
             is_dir: node.is_some_and(|n| n.is_dir()),
-            merged: false,
+            merged: node.is_some_and(|n| n.stack().is_merged()),
         })
+    }
+
+    /// Notes in the merged directory `node` where its lower content lies, before it goes
+    /// from one end to the other. EXDEV, where that cannot be noted, makes the caller
+    /// copy.
+    fn redirect(&self, node: &Node, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let same = from.dir.ino == to.dir.ino;
+        let at = from.at();
+        if let Some(redirect) = self.redirect_for(node, from.dir, from.name, same, at)? {
+            let set = self.tree.upper_layer()?.set_redirect(at, &redirect);
+            if let Err(e) = set {
+                log::info!("a directory is not redirected: {e}");
+                return Err(Errno::EXDEV);
+            }
+        }
+        Ok(())
     }
 
     /// A directory that a file with an origin comes to lists it by looking it up.
@@ -218,9 +234,16 @@ impl Union {
         Ok(())
     }
 
-    fn step(&self, step: Step, from: &End<'_>, to: &End<'_>) -> Result<()> {
+    fn step(
+        &self,
+        step: Step,
+        (from, src): (&End<'_>, &Arc<Node>),
+        (to, tgt): (&End<'_>, Option<&Arc<Node>>),
+    ) -> Result<()> {
         let layer = self.tree.upper_layer()?;
         match step {
+            Step::RedirectSource => self.redirect(src, from, to)?,
+            Step::RedirectTarget => self.redirect(tgt.ok_or(Errno::EIO)?, to, from)?,
             Step::OpaqueSource => layer.make_opaque(from.at())?,
             Step::OpaqueTarget => layer.make_opaque(to.at())?,
             Step::EmptyTarget => self.empty_target(to)?,

@@ -12,7 +12,7 @@ use super::{skip, sys};
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the two sides of a comparison are by default.
-pub const KERNEL_WORDS: &str = "index=on,redirect_dir=off,metacopy=off,xino=off,volatile";
+pub const KERNEL_WORDS: &str = "index=on,redirect_dir=on,metacopy=off,xino=off,volatile";
 
 /// A program that shows a stack of layers as one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,7 @@ impl Request {
             timeout: self.timeout,
             volatile: self.volatile,
             index: self.index,
+            redirects: self.redirects,
             max_write: self.max_write,
             threads: self.threads,
             flags,

@@ -49,6 +49,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         respect_mounts: true,
         volatile: settings.volatile,
         index: settings.index,
+        redirects: settings.redirects,
         max_write: settings.max_write,
         threads: settings.threads,
         flags,
