@@ -130,10 +130,12 @@ impl Union {
             io::truncate(&*file, size)?;
         }
         let owner = set.uid.is_some() || set.gid.is_some();
-        // What changes nothing is chown(-1, -1), which clears like any chown.
-        let nothing = !owner && set.mode.is_none() && set.atime.is_none() && set.mtime.is_none();
-        if set.size.map_or(nothing, |_| caller.uid != 0) {
+        if set.size.is_some() && caller.uid != 0 {
             self.clear_privileges(&node, caller)?;
+        }
+        let nothing = set.size.is_none() && !owner && set.mode.is_none();
+        if nothing && set.atime.is_none() && set.mtime.is_none() {
+            self.clear_for_no_change(&node, caller)?;
         }
         let door = self.tree.upper_door(&node)?;
         if owner {
@@ -148,6 +150,17 @@ impl Union {
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
         self.attr_of(&node)
+    }
+
+    /// A request to set nothing is what the kernel makes of two things: chown(-1, -1),
+    /// which clears like any chown, and a write by root to a file with capabilities,
+    /// which keeps the mode.
+    fn clear_for_no_change(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
+        let door = self.tree.upper_door(node)?;
+        if caller.uid == 0 && xattr::remove(door.at(), c"security.capability").is_ok() {
+            return Ok(());
+        }
+        self.clear_privileges(node, caller)
     }
 
     /// Clears what a write by `caller`, who has no privilege, clears: setuid, setgid of
