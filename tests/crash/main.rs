@@ -1,11 +1,12 @@
-//! The daemon is killed at its k-th system call, for every k: the next mount shows each name in
+//! The daemon is killed at every one of its system calls that change something: the next mount shows each name in
 //! its old or its new state, every completed operation, and a work directory without remains.
 //!
-//! `PLYFS_CRASH_STRIDE` tries every n-th k only (3; 1 tries all of them).
+//! `PLYFS_CRASH_STRIDE` tries every n-th k only (1).
 
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -38,6 +39,9 @@ const LOWER: &[&str] = &[
     "dir gone",
     "file gone/z",
 ];
+
+/// One thread only: strace counts the calls of each thread on its own.
+const WORDS: &str = "allow_other,suid,dev,threads=1";
 
 /// Each: name, and operations that a shell would do one after the other.
 const SCRIPTS: &[(&str, &[&str])] = &[
@@ -162,16 +166,11 @@ impl Drop for Daemon {
     }
 }
 
-/// strace on a daemon, that kills it at its `k`-th call; returns once it is attached.
-fn kill_at(daemon: &Daemon, k: u32) -> Child {
+/// strace on a daemon, with `more` arguments; returns once it is attached.
+fn trace(daemon: &Daemon, more: &[&str]) -> Child {
     let mut strace = Command::new("strace")
-        .args([
-            "-f",
-            "-e",
-            &format!("trace={CALLS}"),
-            "-e",
-            &format!("inject={CALLS}:signal=KILL:when={k}"),
-        ])
+        .args(["-f", "-e", &format!("trace={CALLS}")])
+        .args(more)
         .args(["-p", &daemon.child.id().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -190,6 +189,37 @@ fn kill_at(daemon: &Daemon, k: u32) -> Child {
     // What else it says must be read, or it stops.
     std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
     strace
+}
+
+/// How often the daemon makes each call during the whole script: strace counts each on its own.
+fn count_calls(lab: &Lab, script: &[&str]) -> BTreeMap<String, u32> {
+    let stack = lab.stack("count", &[lab.path("l")]).words(WORDS);
+    let m = lab.path("mnt/count");
+    let log = lab.path("calls");
+    let daemon = Daemon::start(&stack, &m);
+    let mut strace = trace(&daemon, &["-o", log.to_str().expect("a plain path")]);
+    for line in script {
+        perform(&m, line).unwrap_or_else(|e| panic!("{line}: {}", sys::errno_name(e)));
+    }
+    drop(daemon);
+    strace.wait().expect("strace ends with its daemon");
+    release_below(&m);
+    let mut counts = BTreeMap::new();
+    for line in std::fs::read_to_string(log).expect("strace's log").lines() {
+        let name = line
+            .split_once(' ')
+            .and_then(|(_, rest)| rest.trim().split_once('('));
+        if let Some((name, _)) = name
+            && CALLS.split(',').any(|c| c == name)
+        {
+            *counts.entry(name.to_string()).or_default() += 1;
+        }
+    }
+    assert!(
+        counts.values().sum::<u32>() >= script.len() as u32,
+        "calls were seen: {counts:?}"
+    );
+    counts
 }
 
 /// The states before and after each operation, from a run in which nothing is killed.
@@ -222,56 +252,67 @@ fn run_script(number: usize) {
     let (name, script) = SCRIPTS[number];
     lab.layer("l", MarkFormat::Overlay, LOWER);
     let states = reference(&lab, "reference", script);
-    let stride: u32 =
-        std::env::var("PLYFS_CRASH_STRIDE").map_or(3, |v| v.parse().expect("a number"));
-    let mut k = 1;
-    loop {
-        let id = format!("k{k}");
-        let stack = lab.stack(&id, &[lab.path("l")]);
-        let m = lab.path(&format!("mnt/{id}"));
-        let daemon = Daemon::start(&stack, &m);
-        let mut strace = kill_at(&daemon, k);
-        let done = script
-            .iter()
-            .take_while(|line| perform(&m, line).is_ok())
-            .count();
-        drop(daemon);
-        strace.wait().expect("strace ends with its daemon");
-        release_below(&m);
-        let again = lab.mount_stack(&id, &stack);
-        let seen = state(&tree::read(again.path()));
-        let (old, new) = (&states[done], states.get(done + 1).unwrap_or(&states[done]));
-        let line = script.get(done).unwrap_or(&"the end");
-        if !acceptable(&seen, old, new, line) {
-            let lost: Vec<_> = old.iter().filter(|l| !seen.contains(l)).collect();
-            let wrong: Vec<_> = seen
-                .iter()
-                .filter(|l| !old.contains(l) && !new.contains(l))
-                .collect();
-            panic!(
-                "{name}, killed at call {k} in `{line}`: neither before nor after.\nnot as before: {lost:#?}\nnor as after: {wrong:#?}"
-            );
+    let stride: usize =
+        std::env::var("PLYFS_CRASH_STRIDE").map_or(1, |v| v.parse().expect("a number"));
+    let mut kills = 0;
+    for (call, count) in count_calls(&lab, script) {
+        for k in (1..=count).step_by(stride) {
+            kills += u32::from(kill_once(&lab, number, &states, (&call, k)));
         }
-        shell(again.path(), "mkdir works; echo x > works/f; rm -r works");
-        again.unmount().expect("it unmounts");
-        let left: Vec<_> = tree::read(&lab.path(&format!("w-{id}")))
-            .into_iter()
-            .filter(|(path, node)| {
-                let index = path.windows(5).any(|w| w == b"index");
-                path.contains(&b'/') && !index && node.stat.mode != 0
-            })
-            .map(|(path, _)| support::bytes::escape(&path))
-            .collect();
-        assert!(
-            left.is_empty(),
-            "{name}, killed at call {k}: left in work: {left:?}"
-        );
-        if done == script.len() {
-            println!("{name}: {k} kills");
-            return;
-        }
-        k += stride;
     }
+    println!("{name}: {kills} kills");
+    assert!(kills > 5, "the daemon was killed {kills} times");
+}
+
+/// Runs the script on a daemon that dies at its `k`-th `call`, and judges what is left; whether
+/// it died before the script's end.
+fn kill_once(lab: &Lab, number: usize, states: &[Vec<String>], (call, k): (&str, u32)) -> bool {
+    let (name, script) = SCRIPTS[number];
+    let id = format!("{call}{k}");
+    let stack = lab.stack(&id, &[lab.path("l")]).words(WORDS);
+    let m = lab.path(&format!("mnt/{id}"));
+    let daemon = Daemon::start(&stack, &m);
+    let mut strace = trace(
+        &daemon,
+        &["-e", &format!("inject={call}:signal=KILL:when={k}")],
+    );
+    let done = script
+        .iter()
+        .take_while(|line| perform(&m, line).is_ok())
+        .count();
+    drop(daemon);
+    strace.wait().expect("strace ends with its daemon");
+    release_below(&m);
+    let again = lab.mount_stack(&id, &stack);
+    let seen = state(&tree::read(again.path()));
+    let (old, new) = (&states[done], states.get(done + 1).unwrap_or(&states[done]));
+    let line = script.get(done).unwrap_or(&"the end");
+    if !acceptable(&seen, old, new, line) {
+        let lost: Vec<_> = old.iter().filter(|l| !seen.contains(l)).collect();
+        let wrong: Vec<_> = seen
+            .iter()
+            .filter(|l| !old.contains(l) && !new.contains(l))
+            .collect();
+        panic!(
+            "{name}, killed at {call} {k} in `{line}`: neither before nor after.\nnot as before: {lost:#?}\n\
+             nor as after: {wrong:#?}"
+        );
+    }
+    shell(again.path(), "mkdir works; echo x > works/f; rm -r works");
+    again.unmount().expect("it unmounts");
+    let left: Vec<_> = tree::read(&lab.path(&format!("w-{id}")))
+        .into_iter()
+        .filter(|(path, node)| {
+            let index = path.windows(5).any(|w| w == b"index");
+            path.contains(&b'/') && !index && node.stat.mode != 0
+        })
+        .map(|(path, _)| support::bytes::escape(&path))
+        .collect();
+    assert!(
+        left.is_empty(),
+        "{name}, killed at {call} {k}: left in work: {left:?}"
+    );
+    done < script.len()
 }
 
 macro_rules! scripts {

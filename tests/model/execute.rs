@@ -84,6 +84,11 @@ impl<'a> Step<'a> {
         self.words[0]
     }
 
+    /// Whether the line works on an open file or directory, or opens one.
+    pub fn on_slot(&self) -> bool {
+        on_slots(self.verb())
+    }
+
     /// The paths that the line names, as the words stand.
     pub fn paths(&self) -> Vec<&'a str> {
         let at: &[usize] = match self.verb() {
@@ -374,7 +379,14 @@ fn with_slot(w: &[&str], hands: &mut Hands) -> Outcome {
             number(w[3]),
             number(w[4]),
         )),
-        "segments" => Ok(format!("{:?}", tree::segments(fd)?)),
+        "segments" => {
+            let sound = tree::holes_are_empty(&sys::read_all(fd)?, &tree::segments(fd)?);
+            Ok(if sound {
+                "sound".into()
+            } else {
+                "a hole holds data".into()
+            })
+        }
         "fsync" => done(sys::fsync(fd)),
         "linkfd" => done(sys::link_fd(fd, path(w[2]))),
         other => panic!("{other:?} is not a verb: {w:?}"),
@@ -384,6 +396,12 @@ fn with_slot(w: &[&str], hands: &mut Hands) -> Outcome {
 impl Hands {
     fn file(&self, slot: &str) -> Result<&OwnedFd, Errno> {
         self.files.get(slot).ok_or(libc::EBADF)
+    }
+
+    /// Forgets one slot.
+    pub fn drop_slot(&mut self, slot: &str) {
+        self.files.remove(slot);
+        self.dirs.remove(slot);
     }
 
     /// Closes everything.

@@ -142,8 +142,23 @@ pub fn layers(rng: &mut Rng) -> Case {
     }
     if rng.chance(30) {
         case.upper = layer(rng, false);
+        let (upper, below) = (case.upper.clone(), &case.lowers[0]);
+        case.upper.retain(|line| is_needed(line, &upper, below));
     }
     case
+}
+
+/// A whiteout in an upper directory with nothing below it makes the kernel's rmdir fail for good;
+/// plyfs removes such a directory. Neither would make it.
+fn is_needed(line: &str, upper: &[String], below: &[String]) -> bool {
+    let Some(path) = line.strip_prefix("whiteout ") else {
+        return true;
+    };
+    path.match_indices('/').all(|(end, _)| {
+        let parent = &path[..end];
+        let is_dir = |l: &String| l.starts_with(&format!("dir {parent} "));
+        below.iter().any(is_dir) && !upper.contains(&format!("opaque {parent}"))
+    })
 }
 
 fn layer(rng: &mut Rng, bottom: bool) -> Vec<String> {

@@ -165,8 +165,23 @@ impl Author {
         }
     }
 
-    fn id(&mut self) -> String {
-        self.rng.pick(&["-", "0", "1000", "1001"]).to_string()
+    /// Owner and group to set. Never neither: that is a request to drop setuid which the kernel's
+    /// FUSE client passes on as a request for nothing at all.
+    fn ids(&mut self) -> String {
+        self.rng
+            .pick(&[
+                "- 0",
+                "- 1000",
+                "- 1001",
+                "0 -",
+                "1000 -",
+                "1001 -",
+                "0 0",
+                "1000 1000",
+                "1001 1000",
+                "0 1001",
+            ])
+            .to_string()
     }
 
     /// The next line of the script.
@@ -273,7 +288,7 @@ impl Author {
                 generate::mode(&mut self.rng)
             ),
             "chown" => {
-                let ids = format!("{} {}", self.id(), self.id());
+                let ids = self.ids();
                 format!("chown {} {ids}", self.existing(None))
             }
             "utimens" => {
@@ -379,7 +394,7 @@ impl Author {
             "pread" => format!("pread {slot} {}", self.extent()),
             "ftruncate" => format!("ftruncate {slot} {}", self.rng.pick(OFFSETS)),
             "fchmod" => format!("fchmod {slot} {:o}", generate::mode(&mut self.rng)),
-            "fchown" => format!("fchown {slot} {} {}", self.id(), self.id()),
+            "fchown" => format!("fchown {slot} {}", self.ids()),
             "futimens" => format!("futimens {slot} {} {}", self.set_time(), self.set_time()),
             "fsetxattr" => {
                 let (name, value) = generate::xattr(&mut self.rng, "file");
@@ -397,8 +412,7 @@ impl Author {
                     keep | libc::FALLOC_FL_PUNCH_HOLE,
                     keep | libc::FALLOC_FL_PUNCH_HOLE,
                     libc::FALLOC_FL_ZERO_RANGE,
-                    libc::FALLOC_FL_COLLAPSE_RANGE,
-                    libc::FALLOC_FL_INSERT_RANGE,
+                    keep | libc::FALLOC_FL_ZERO_RANGE,
                 ];
                 format!(
                     "fallocate {slot} {} {}",

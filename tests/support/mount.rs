@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{skip, sys};
 
@@ -121,13 +121,21 @@ impl Stack {
         };
         data.push(b',');
         data.extend_from_slice(words.as_bytes());
-        sys::mount(
-            "overlay",
-            at.as_os_str().as_bytes(),
-            "overlay",
-            libc::MS_NOATIME,
-            &data,
-        )
+        // An earlier mount of this upper ends with its last holder: see `unmount`.
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let done = sys::mount(
+                "overlay",
+                at.as_os_str().as_bytes(),
+                "overlay",
+                libc::MS_NOATIME,
+                &data,
+            );
+            if done != Err(libc::EBUSY) || Instant::now() > end {
+                break done;
+            }
+            std::thread::yield_now();
+        }
         .map_err(|e| format!("overlay on {}: {}", at.display(), sys::errno_name(e)))
     }
 
@@ -233,7 +241,13 @@ impl Mounted {
     /// Unmounts as umount(8) does.
     pub fn unmount(mut self) -> Result<(), String> {
         self.live = false;
-        let gone = sys::umount(self.at.as_os_str().as_bytes(), 0);
+        // Between the fork and the exec of another test's program that program holds our files.
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut gone = sys::umount(self.at.as_os_str().as_bytes(), 0);
+        while gone == Err(libc::EBUSY) && Instant::now() < end {
+            std::thread::yield_now();
+            gone = sys::umount(self.at.as_os_str().as_bytes(), 0);
+        }
         if gone.is_err() {
             release(&self.at, self.connection);
         }

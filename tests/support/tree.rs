@@ -22,8 +22,6 @@ pub struct NodeView {
 pub struct Data {
     pub digest: u64,
     pub len: u64,
-    /// Where SEEK_DATA and SEEK_HOLE see data: (from, to).
-    pub segments: Vec<(u64, u64)>,
 }
 
 /// Path below the root (the root itself is `""`) to what is there.
@@ -153,11 +151,28 @@ fn open_quietly(path: &[u8], flags: i32) -> sys::Res<std::os::fd::OwnedFd> {
 fn read_data(path: &[u8]) -> sys::Res<Data> {
     let fd = open_quietly(path, 0)?;
     let bytes = sys::read_all(&fd)?;
+    if !holes_are_empty(&bytes, &segments(&fd)?) {
+        return Err(libc::ESPIPE);
+    }
     Ok(Data {
         digest: digest(&bytes),
         len: bytes.len() as u64,
-        segments: segments(&fd)?,
     })
+}
+
+/// Whether all that SEEK_HOLE calls a hole reads as zeros. Which zeros are holes is nothing to
+/// compare: it depends on what the page cache happens to hold.
+pub fn holes_are_empty(bytes: &[u8], segments: &[(u64, u64)]) -> bool {
+    let mut at = 0;
+    let ends = segments.iter().copied().chain([(bytes.len() as u64, 0)]);
+    for (from, to) in ends {
+        let hole = bytes.get(at as usize..from as usize).unwrap_or_default();
+        if hole.iter().any(|b| *b != 0) {
+            return false;
+        }
+        at = to;
+    }
+    true
 }
 
 /// The data segments of an open file.
@@ -177,13 +192,6 @@ pub fn segments(fd: &std::os::fd::OwnedFd) -> sys::Res<Vec<(u64, u64)>> {
         found.push((from, to));
         at = to as i64;
     }
-}
-
-/// Whether every part of `inner` lies in `outer`.
-pub fn within(inner: &[(u64, u64)], outer: &[(u64, u64)]) -> bool {
-    inner
-        .iter()
-        .all(|a| outer.iter().any(|b| b.0 <= a.0 && a.1 <= b.1))
 }
 
 /// A time that cannot be foreseen is `recent`; a time that was set long ago is itself.
@@ -231,7 +239,6 @@ fn describe_node(node: &NodeView) -> Vec<(&'static str, String)> {
             "data",
             format!("{:016x} of {} bytes", data.digest, data.len),
         ));
-        all.push(("segments", format!("{:?}", data.segments)));
     }
     all.push(("trouble", node.trouble.join("; ")));
     all
