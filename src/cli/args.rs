@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// A union filesystem in userspace.
 ///
 /// Shows a stack of read-only layer directories and one writable upper directory as one
-/// tree. As a mount helper it is also called as: plyfs [SOURCE] MNT -o WORDS [-f] [-d] [-V]
+/// tree. As a mount helper it is called so, too: plyfs SOURCE MNT -o WORDS
 #[derive(Debug, Parser)]
 #[command(name = "plyfs", version, max_term_width = 90)]
 #[command(after_help = "PLYFS_LOG sets what is logged: error, warn, info, debug or trace.")]

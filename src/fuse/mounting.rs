@@ -7,10 +7,11 @@ use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::fusermount::{self, Failure};
 use crate::sys::mount::{self, Flags};
 use crate::sys::mountinfo::{self, Mount};
-use crate::sys::process::take_fuse_device;
+use crate::sys::process::{is_connected, take_fuse_device};
 use crate::sys::userns::real_ids;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A mount that this process made. Dropped, it takes down what is left of it.
 #[derive(Debug)]
@@ -19,6 +20,11 @@ pub struct Mounted {
     entry: Option<Mount>,
     /// Where it was asked for.
     point: PathBuf,
+    /// A copy of the device's descriptor, to ask whether the mount is still connected.
+    device: Option<OwnedFd>,
+    /// Set once the kernel has said that the mount is no more. From then on its numbers
+    /// in the kernel's table may be those of another mount.
+    gone: AtomicBool,
 }
 
 /// How an unmount went.
@@ -46,11 +52,7 @@ pub fn mount_union(plan: &MountPlan) -> Result<(OwnedFd, Mounted), MountError> {
                 "give a directory, or a descriptor of /dev/fuse",
             )
         })?;
-        let mounted = Mounted {
-            entry: None,
-            point: point.clone(),
-        };
-        return Ok((device, mounted));
+        return Ok((device, Mounted::new(None, point, None)));
     }
     let device = mount::open_fuse().map_err(no_device)?;
     // With nothing to write to, opening for writing has to fail, and nobody asks us.
@@ -69,11 +71,8 @@ pub fn mount_union(plan: &MountPlan) -> Result<(OwnedFd, Mounted), MountError> {
         Err(e) => return Err(not_mounted(point, e)),
     };
     let entry = best_effort("find the mount in mountinfo", mountinfo::at(point)).flatten();
-    let mounted = Mounted {
-        entry,
-        point: point.clone(),
-    };
-    Ok((device, mounted))
+    let copy = best_effort("copy the device's descriptor", device.try_clone());
+    Ok((device, Mounted::new(entry, point, copy)))
 }
 
 fn no_device(e: SysError) -> MountError {
@@ -177,6 +176,15 @@ fn helper_words(flags: &MountFlags) -> String {
 }
 
 impl Mounted {
+    fn new(entry: Option<Mount>, point: &Path, device: Option<OwnedFd>) -> Mounted {
+        Mounted {
+            entry,
+            point: point.to_owned(),
+            device,
+            gone: AtomicBool::new(false),
+        }
+    }
+
     /// Where the union appears.
     pub fn point(&self) -> &Path {
         &self.point
@@ -191,11 +199,25 @@ impl Mounted {
     /// have moved it, or unmounted it and mounted another at its place.
     fn place_now(&self) -> Option<PathBuf> {
         let entry = self.entry.as_ref()?;
+        if self.gone.load(Ordering::Acquire) {
+            return None;
+        }
         let table = best_effort("read mountinfo", mountinfo::read())?;
         table
             .into_iter()
             .find(|mount| mount.id == entry.id && mount.dev == entry.dev)
             .map(|mount| mount.point)
+    }
+
+    /// Notes that the kernel has ended the connection: nothing is mounted any more.
+    pub fn note_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the kernel still has the connection; an aborted one it has not.
+    pub fn is_connected(&self) -> bool {
+        let asked = self.device.as_ref().map(is_connected);
+        !self.gone.load(Ordering::Acquire) && asked.unwrap_or(true)
     }
 
     /// Unmounts; `lazy` detaches it at once and lets those inside finish.

@@ -150,12 +150,16 @@ impl Session {
         true
     }
 
-    /// The mount outlives its server only where that failed: a dead mount helps nobody.
+    /// Takes down what is left: the mount outlives its server only where serving failed,
+    /// and a dead mount helps nobody. Where it ended well there is nothing left, and the
+    /// mount point may be another's by now.
     fn clean_up(&self, served: &io::Result<()>) {
         let point = self.mounted.point().display();
-        if let Err(e) = served {
-            log::error!("{point}: {e}");
-        }
+        let Err(e) = served else {
+            self.mounted.note_gone();
+            return;
+        };
+        log::error!("{point}: {e}");
         if let Unmounted::No(reason) = self.mounted.unmount(true) {
             log::error!("{point}: not unmounted: {reason}");
         }
@@ -165,6 +169,10 @@ impl Session {
 /// Unmounts; what is still in use is detached, and served until its last user is gone.
 fn take_down(mounted: &Mounted) {
     let point = mounted.point().display();
+    if !mounted.is_connected() {
+        log::info!("{point}: unmounted already");
+        return;
+    }
     match mounted.unmount(false) {
         Unmounted::Yes => log::info!("{point}: unmounted"),
         Unmounted::Busy => {

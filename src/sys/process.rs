@@ -259,3 +259,15 @@ pub fn take_fuse_device(fd: i32) -> Option<OwnedFd> {
     // SAFETY: the kernel has just given this descriptor to us alone.
     (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) })
 }
+
+/// Whether the kernel still has the connection of the FUSE device `fd`.
+pub fn is_connected(fd: &OwnedFd) -> bool {
+    let mut asked = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: `asked` is one live pollfd; no time is waited.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready == 0 || asked.revents & libc::POLLERR == 0
+}

@@ -1,12 +1,14 @@
 //! The daemon: when it is ready, what it lets go of, how it ends.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::mount::run;
 use crate::support::{skip, sys};
-use crate::tools::{LIMIT, Stage, USER, await_that, can_be_user, has_ended, send, stderr, told};
+use crate::tools::{
+    LIMIT, Stage, as_user, await_that, can_play_user, has_ended, send, stderr, told,
+};
 
 const MOUNT: [&str; 8] = [
     "mount", "--lower", "low", "--upper", "up", "--work", "work", "mnt",
@@ -276,12 +278,12 @@ fn a_mount_that_is_refused_leaves_nothing_mounted() {
 
 #[test]
 fn an_ordinary_user_mounts_and_unmounts_through_fusermount() {
-    if !can_be_user() || !skip::has_tool("fusermount3") {
+    if !can_play_user() || !skip::has_tool("fusermount3") {
         return;
     }
     let stage = Stage::new();
     for dir in ["up", "work", "mnt", "low/one"] {
-        stage.chown(dir, USER);
+        stage.give(dir);
     }
     for end in ["umount", "signal"] {
         let out = run(&mut stage.plyfs_as_user(&MOUNT), LIMIT).expect("it ends in time");
@@ -295,18 +297,8 @@ fn an_ordinary_user_mounts_and_unmounts_through_fusermount() {
             "echo more >> '{0}/one'; cat '{0}/one'",
             stage.path("mnt").display()
         );
-        let id = USER.to_string();
-        let mut shell = Command::new("setpriv");
-        shell.args([
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--clear-groups",
-            "sh",
-            "-c",
-            &copy,
-        ]);
+        let mut shell = as_user("sh");
+        shell.args(["-c", &copy]);
         let out = run(&mut shell, LIMIT).expect("it ends in time");
         assert!(
             String::from_utf8_lossy(&out.stdout).contains("more"),

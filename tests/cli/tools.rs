@@ -65,8 +65,12 @@ impl Stage {
         std::fs::set_permissions(self.path(name), permissions).expect("chmod");
     }
 
-    pub fn chown(&self, name: &str, id: u32) {
-        std::os::unix::fs::chown(self.path(name), Some(id), Some(id)).expect("chown");
+    /// Gives a file to the ordinary user, who has it already where we are not root.
+    pub fn give(&self, name: &str) {
+        if sys::is_root() {
+            let id = Some(USER);
+            std::os::unix::fs::chown(self.path(name), id, id).expect("chown");
+        }
     }
 
     /// The program, called in the stage's directory.
@@ -77,12 +81,10 @@ impl Stage {
         command
     }
 
-    /// The program, called by an ordinary user.
+    /// The program, called by an ordinary user: ourselves, if we are one.
     pub fn plyfs_as_user<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = Command::new("setpriv");
-        let id = USER.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
-        command.arg(self.path("plyfs")).args(args);
+        let mut command = as_user(self.path("plyfs"));
+        command.args(args);
         self.tidy(&mut command);
         command
     }
@@ -198,32 +200,42 @@ pub fn send(pid: u32, signal: i32) {
     sys::kill(pid, signal).expect("the process is there");
 }
 
-/// True where an ordinary user can be played and has FUSE; else prints the reason.
-pub fn can_be_user() -> bool {
-    if !skip::can_mount() || !skip::has_tool("setpriv") {
-        return false;
+/// `program`, called by an ordinary user.
+pub fn as_user(program: impl AsRef<OsStr>) -> Command {
+    if !sys::is_root() {
+        return Command::new(program);
     }
+    let mut command = Command::new("setpriv");
+    let id = USER.to_string();
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    command.arg(program);
+    command
+}
+
+/// True where root can play an ordinary user who has FUSE; else prints the reason.
+pub fn can_play_user() -> bool {
+    skip::can_mount() && skip::has_tool("setpriv") && fuse_is_for_everyone()
+}
+
+fn fuse_is_for_everyone() -> bool {
     let mode = std::fs::metadata("/dev/fuse").map(|found| found.permissions().mode());
-    if !mode.is_ok_and(|mode| mode & 0o006 == 0o006) {
+    let open = mode.is_ok_and(|mode| mode & 0o006 == 0o006);
+    if !open {
         skip::skipped("/dev/fuse is not for everyone here");
-        return false;
     }
-    true
+    open
 }
 
 /// True where an ordinary user may make user namespaces; else prints the reason.
 pub fn can_run_as_user() -> bool {
-    if !can_be_user() {
+    let is_user = !sys::is_root() || skip::has_tool("setpriv");
+    if !is_user || !skip::has_tool("unshare") || !fuse_is_for_everyone() {
         return false;
     }
-    let id = USER.to_string();
-    let out = Command::new("setpriv")
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-        .args(["unshare", "-Urm", "true"])
-        .output();
-    if !out.is_ok_and(|out| out.status.success()) {
+    let out = as_user("unshare").args(["-Urm", "true"]).output();
+    let may = out.is_ok_and(|out| out.status.success());
+    if !may {
         skip::skipped("user namespaces are not for everyone here");
-        return false;
     }
-    true
+    may
 }

@@ -60,14 +60,13 @@ pub fn run(args: RunArgs) -> Result<ExitCode, MountError> {
     let places = lowers(&args.lower)?;
     let space = Space::prepare(&args, &places)?;
     let lowers: Vec<_> = places.into_iter().map(|place| place.real).collect();
-    let submounts = submounts::find(&lowers);
-    let ground = Ground {
+    let mut ground = Ground {
         lowers,
-        submounts,
+        submounts: Vec::new(),
         space,
         settings,
     };
-    let result = in_namespaces(&ground, args.command);
+    let result = in_namespaces(&mut ground, args.command);
     if result.is_err() {
         ground.space.give_up();
     }
@@ -118,10 +117,12 @@ fn cannot(what: &'static str) -> impl Fn(SysError) -> MountError {
 }
 
 /// From here on in namespaces of our own.
-fn in_namespaces(ground: &Ground, command: Vec<OsString>) -> Result<ExitCode, MountError> {
+fn in_namespaces(ground: &mut Ground, command: Vec<OsString>) -> Result<ExitCode, MountError> {
     let cwd = best_effort("find the working directory", std::env::current_dir());
     let identity = idmap::enter().map_err(no_namespace)?;
     sys_mount::make_private(Path::new("/")).map_err(cannot("mounts"))?;
+    // Only from here on does nobody else mount or unmount anything.
+    ground.submounts = submounts::find(&ground.lowers);
     // Forwarded to the command, once it runs; until then they wait.
     let signals = signal::block(&[SIGTERM, SIGHUP]).map_err(cannot("signals"))?;
     let (inside, outside) = Inside::channel().map_err(cannot("pipe"))?;

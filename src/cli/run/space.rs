@@ -19,14 +19,14 @@ use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::layer::private::{is_own, names};
 use crate::sys::creds::overflow_ids;
-use crate::sys::fs::{O_DIRECTORY, chmod, chown, open_path, stat};
+use crate::sys::fs::{O_DIRECTORY, S_IFCHR, S_IFREG, chmod, chown, mknod, open_path, stat, unlink};
 use crate::sys::mount::{Flags, mount, unmount};
 use crate::sys::path::At;
 use crate::sys::process::O_PATH;
 use crate::sys::xattr;
 use std::ffi::CString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -410,8 +410,23 @@ fn places() -> Vec<PathBuf> {
     let temporary = variable("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
     state
         .into_iter()
-        .chain([temporary, PathBuf::from("/tmp")])
+        .chain([temporary, "/tmp".into(), "/dev/shm".into()])
         .collect()
+}
+
+/// Whether a whiteout can be made in `dir`, as a device or as a file. On a union neither
+/// can: there they would be its own.
+fn takes_marks(dir: &Path) -> bool {
+    let Ok(dir) = open_path(dir, O_PATH | O_DIRECTORY) else {
+        return false;
+    };
+    [(&b"0"[..], S_IFCHR), (b".wh.0", S_IFREG | 0o600)]
+        .into_iter()
+        .any(|(name, mode)| {
+            let at = At::new(&dir, name);
+            let made = mknod(at, mode, (0, 0)).is_ok();
+            made && best_effort("remove a trial whiteout", unlink(at)).is_some()
+        })
 }
 
 /// A new directory below `place`, named after the time.
@@ -425,7 +440,12 @@ fn fresh_below(place: &Path) -> std::io::Result<PathBuf> {
         let name = format!("plyfs-run-{seconds}-{}-{number}", std::process::id());
         let base = place.join(name);
         match fs::create_dir(&base) {
-            Ok(()) => return Ok(base),
+            Ok(()) if takes_marks(&base) => return Ok(base),
+            Ok(()) => {
+                fs::remove_dir(&base)?;
+                let cause = "its filesystem, perhaps itself a union, takes no whiteouts";
+                return Err(Error::new(ErrorKind::Unsupported, cause));
+            }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
             Err(e) => return Err(e),
         }

@@ -5,7 +5,7 @@ mod table;
 
 use crate::support::mount::run;
 use crate::support::skip;
-use crate::tools::{LIMIT, Stage, can_be_user, can_run_as_user, told};
+use crate::tools::{LIMIT, Stage, can_play_user, told};
 use std::process::Output;
 use table::{CREATE, Case, FILES, NEED, OTHER_VERBS, OVERLAPS, PATHS, WORDS};
 
@@ -203,7 +203,7 @@ fn refused_to_a_user(stage: &Stage, call: &str, says: &str) {
 
 #[test]
 fn what_a_user_may_not_read_or_write_is_refused() {
-    if !can_be_user() {
+    if !can_play_user() {
         return;
     }
     let stage = Stage::new();
@@ -237,7 +237,7 @@ fn what_a_user_may_not_read_or_write_is_refused() {
 
 #[test]
 fn what_fusermount_refuses_is_told_in_one_line() {
-    if !can_be_user() || !skip::has_tool("fusermount3") {
+    if !can_play_user() || !skip::has_tool("fusermount3") {
         return;
     }
     let stage = Stage::new();
@@ -251,7 +251,7 @@ fn what_fusermount_refuses_is_told_in_one_line() {
     if conf.lines().any(|line| line.trim() == "user_allow_other") {
         return;
     }
-    stage.chown("mnt", crate::tools::USER);
+    stage.give("mnt");
     refused_to_a_user(
         &stage,
         "mount --lower low -o allow_other mnt",
@@ -263,11 +263,11 @@ fn what_fusermount_refuses_is_told_in_one_line() {
 
 #[test]
 fn a_fuse_device_that_is_not_for_everyone_is_refused() {
-    if !can_run_as_user() || !skip::has_tool("unshare") {
+    if !can_play_user() || !skip::has_tool("unshare") {
         return;
     }
     let stage = Stage::new();
-    stage.chown("mnt", crate::tools::USER);
+    stage.give("mnt");
     let script = "mkdir dev; mount -t tmpfs none dev; mknod -m 600 dev/fuse c 10 229
         mount --bind dev/fuse /dev/fuse
         setpriv --reuid 1 --regid 1 --clear-groups \"$P\" mount --lower low mnt";
