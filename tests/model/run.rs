@@ -158,6 +158,7 @@ impl Side {
 type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
 struct Match<'a> {
+    format: MarkFormat,
     kernel: Side,
     other: Side,
     root: &'a OwnedFd,
@@ -225,6 +226,7 @@ impl Runner {
         };
         let other = Side::prepare(other_name, self.subject, self.dir.join("o"), case, format);
         let mut game = Match {
+            format,
             kernel,
             other,
             root: &self.root,
@@ -461,10 +463,41 @@ impl Match<'_> {
 
     fn finish(&mut self) -> Result<(), Vec<String>> {
         self.remount()?;
+        let seen = [self.kernel.view(), self.other.view()];
         self.unmount()?;
         let mut lines = self.other.harm();
         if self.other.subject != Subject::Kernel {
             lines.extend(leftovers(&self.other.dir.join("w")));
+        }
+        report(lines)?;
+        if self.other.subject == Subject::Plyfs {
+            self.interchange(&seen)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Each mounts what the other wrote, and sees what the other saw. The kernel reads only its
+    /// own marks in lowers.
+    fn interchange(&mut self, seen: &[Tree; 2]) -> Result<(), Vec<String>> {
+        let [kernels, plyfss] = seen;
+        self.kernel.subject = Subject::Plyfs;
+        self.kernel.mount(&self.watchdog)?;
+        let read_by_plyfs = self.kernel.view();
+        self.kernel.unmount()?;
+        let mut lines = tree::differences(
+            ("kernel's own", kernels),
+            ("the kernel's read by plyfs", &read_by_plyfs),
+        );
+        if self.format == MarkFormat::Overlay {
+            self.other.subject = Subject::Kernel;
+            self.other.mount(&self.watchdog)?;
+            let read_by_kernel = self.other.view();
+            self.other.unmount()?;
+            lines.extend(tree::differences(
+                ("plyfs's own", plyfss),
+                ("plyfs's read by the kernel", &read_by_kernel),
+            ));
         }
         report(lines)
     }
