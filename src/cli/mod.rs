@@ -10,17 +10,23 @@ pub mod mount;
 pub mod run;
 pub mod umount;
 
+use crate::config::options::nearest;
 use crate::error::MountError;
 use args::{Cli, Verb};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 /// Runs the command line `args`, the program's own name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     logging::report_panics();
+    if let Some(meant) = misspelt_verb(&args) {
+        say(&meant);
+        return ExitCode::FAILURE;
+    }
     if is_helper_form(&args) {
         return finish(helper::run(args.get(1..).unwrap_or_default()));
     }
@@ -35,6 +41,17 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
     })
+}
+
+/// What to say to `plyfs monut …`. In the helper form there is always a list of options.
+fn misspelt_verb(args: &[OsString]) -> Option<String> {
+    let has_list = args.iter().any(|arg| arg.as_bytes().starts_with(b"-o"));
+    if has_list || !is_helper_form(args) {
+        return None;
+    }
+    let first = args.get(1)?.to_string_lossy();
+    let near = nearest(&first, ["mount", "umount", "run"])?;
+    Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 
 /// Whether no verb stands first: then these are the words of mount(8) or of an engine.

@@ -32,7 +32,7 @@ pub fn copy(
             Err(_) => layer.clones.learn(false),
         }
     }
-    if stat.blocks * BLOCK >= len {
+    if stat.blocks * BLOCK >= stat.size {
         copy_extent(from, to, 0, len)?;
     } else {
         copy_sparse(from, to, len)?;

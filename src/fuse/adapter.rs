@@ -81,6 +81,7 @@ fn caller(request: &Request, umask: u32) -> Caller {
         uid: request.uid(),
         gid: request.gid(),
         umask,
+        pid: request.pid(),
     }
 }
 
@@ -380,7 +381,7 @@ impl fuser::Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -391,8 +392,11 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         guarded("write", || {
-            let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            match self.union.write(ino.0, offset, data, clear) {
+            // A store through a mapping clears nothing, and comes from nobody.
+            let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+                && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let who = clear.then(|| caller(request, 0));
+            match self.union.write(ino.0, offset, data, who.as_ref()) {
                 Ok(n) => reply.written(n as u32),
                 Err(e) => reply.error(errno(e)),
             }
@@ -539,9 +543,7 @@ impl fuser::Filesystem for Adapter {
         guarded("setxattr", || {
             let who = caller(request, 0);
             let name = name.as_bytes();
-            let set = self
-                .union
-                .setxattr(ino.0, name, value, flags, &who, request.pid());
+            let set = self.union.setxattr(ino.0, name, value, flags, &who);
             empty(reply, set);
         });
     }

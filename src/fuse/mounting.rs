@@ -53,7 +53,11 @@ pub fn mount_union(plan: &MountPlan) -> Result<(OwnedFd, Mounted), MountError> {
         return Ok((device, mounted));
     }
     let device = mount::open_fuse().map_err(no_device)?;
-    let flags = &plan.flags;
+    // With nothing to write to, opening for writing has to fail, and nobody asks us.
+    let flags = &MountFlags {
+        read_only: plan.flags.read_only || plan.upper.is_none(),
+        ..plan.flags.clone()
+    };
     let kind = format!("fuse.{}", flags.subtype);
     let data = kernel_words(&device, flags);
     let device = match mount::mount(&flags.fsname, point, &kind, kernel_flags(flags), &data) {
@@ -113,6 +117,8 @@ fn not_helped(point: &Path, e: Failure) -> MountError {
                 "leave allow_other out, or add user_allow_other to /etc/fuse.conf"
             } else if reason.contains("write access") || reason.contains("not owner") {
                 "choose a mount point of your own"
+            } else if reason.contains("username") {
+                "give this user an entry in /etc/passwd, or run inside `unshare -rm`"
             } else if reason.contains("mount_max") {
                 "unmount something, or raise mount_max in /etc/fuse.conf"
             } else {

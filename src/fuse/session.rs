@@ -210,11 +210,17 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result
     let session = Session::start(plan)?;
     let mounted = Arc::clone(&session.mounted);
     let number = mounted.connection().unwrap_or_default();
+    let (tell, named) = channel();
     // Ends with the process: it sleeps in sigwait.
     let watcher = Builder::new()
         .name(format!("{WATCHER}{number}"))
-        .spawn(move || watch(signals, &mounted));
+        .spawn(move || {
+            best_effort("tell that signals are awaited", tell.send(()));
+            watch(signals, &mounted);
+        });
     watcher.map_err(|e| broken(plan, format_args!("no thread for signals: {}", plain(&e))))?;
+    // A thread has its name only once it runs, and `plyfs umount` looks for the name.
+    best_effort("wait for the thread for signals", named.recv());
     if best_effort("tell that the mount is ready", ready()).is_none() {
         session.unmount();
     }

@@ -120,8 +120,8 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
     let caps = probe::upper(plan, &root, &scratch).map_err(|e| {
         MountError::new(
             paths.work.display(),
-            format_args!("cannot be written: {e}"),
-            "name an upper and work directory on a filesystem that you may write and that has room",
+            format_args!("the upper's marks cannot be written there: {e}"),
+            "name an upper and work directory on a filesystem that you may write, that has room and takes marks",
         )
     })?;
     log::debug!("upper {}: {caps:?}", path.display());

@@ -1,5 +1,6 @@
 //! `Caps`: what a layer's filesystem can do, learned once at mount.
 
+use super::marks::OPAQUE_FILE;
 use super::scratch::Scratch;
 use crate::config::plan::{Marks, MountPlan, XattrSpace};
 use crate::error::{Errno, SysError};
@@ -78,5 +79,12 @@ pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps
         Err(e) => return Err(e),
     };
     caps.writes_files = plan.marks == Marks::Files || !devices && caps.reads_files;
+    if caps.writes_files {
+        let mark = At::new(scratch.dir(), OPAQUE_FILE);
+        fs::mknod(mark, S_IFREG | 0o600, (0, 0))?;
+        fs::unlink(mark)?;
+    } else if !devices {
+        fs::mknod(at, S_IFCHR, (0, 0))?;
+    }
     Ok(caps)
 }

@@ -3,6 +3,7 @@
 use crate::layer::marks::{Hints, Known};
 use crate::merge::listing::Listing;
 use parking_lot::RwLock;
+use std::sync::atomic::AtomicBool;
 
 /// The directory part of a node.
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub struct DirPart {
     /// Whether the upper's part holds files whose number comes from their origin
     /// (`overlay.impure`).
     pub impure: Known,
+    /// Made by this mount: nothing is in its upper part but what the union shows.
+    pub born: AtomicBool,
 }
 
 /// What is known of a directory's names.

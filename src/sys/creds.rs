@@ -8,7 +8,7 @@ use super::path::check;
 use crate::error::SysError;
 use std::cell::Cell;
 
-/// Who asks: the ids and the umask that a new file is made with.
+/// Who asks: the ids and the umask that a new file is made with, and the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Filesystem uid.
@@ -17,6 +17,8 @@ pub struct Caller {
     pub gid: u32,
     /// Bits that are masked out unless a default ACL says otherwise.
     pub umask: u32,
+    /// The process, for its supplementary groups.
+    pub pid: u32,
 }
 
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-pub use libc::{ENOTCONN, O_PATH};
+pub use libc::{ECONNABORTED, ENOTCONN, O_PATH};
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -143,8 +143,13 @@ pub fn fork_daemon() -> Result<Side, SysError> {
         }
         Forked::Child => {
             drop(news);
-            detach()?;
-            Ok(Side::Daemon(Reporter(report)))
+            let reporter = Reporter(report);
+            // Whoever called is the starter's code: this process must not return there.
+            if let Err(e) = detach() {
+                let line = format!("daemon: {e}; it needs /dev/null, or use --foreground");
+                exit_now(i32::from(reporter.failed(&line).is_ok()));
+            }
+            Ok(Side::Daemon(reporter))
         }
     }
 }
@@ -158,7 +163,7 @@ fn detach() -> Result<(), SysError> {
         .read(true)
         .write(true)
         .open("/dev/null")
-        .map_err(|_| SysError::last("open"))?;
+        .map_err(|_| SysError::last("open of /dev/null"))?;
     for stream in 0..=2 {
         // SAFETY: no pointers; the standard streams stay open, on another file.
         check("dup2", unsafe { libc::dup2(null.as_raw_fd(), stream) })?;

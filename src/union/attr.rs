@@ -6,7 +6,7 @@ use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
 use crate::node::{Node, Place};
-use crate::sys::creds::Caller;
+use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
@@ -128,12 +128,15 @@ impl Union {
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
             io::truncate(&*file, size)?;
-            if caller.uid != 0 {
-                self.clear_privileges(&node)?;
-            }
+        }
+        let owner = set.uid.is_some() || set.gid.is_some();
+        // What changes nothing is chown(-1, -1), which clears like any chown.
+        let nothing = !owner && set.mode.is_none() && set.atime.is_none() && set.mtime.is_none();
+        if set.size.map_or(nothing, |_| caller.uid != 0) {
+            self.clear_privileges(&node, caller)?;
         }
         let door = self.tree.upper_door(&node)?;
-        if set.uid.is_some() || set.gid.is_some() {
+        if owner {
             fs::chown(door.at(), set.uid, set.gid)?;
         }
         if let Some(mode) = set.mode {
@@ -147,19 +150,21 @@ impl Union {
         self.attr_of(&node)
     }
 
-    /// Clears what a write by somebody without privilege clears: setuid, setgid of an
-    /// executable, capabilities. The daemon's own writes do not, for it may keep them.
+    /// Clears what a write by `caller`, who has no privilege, clears: setuid, setgid of
+    /// an executable or of a stranger to the group, capabilities. The daemon's own
+    /// writes do not, for it may keep them.
     ///
     /// # Errors
     /// fchmodat's.
-    pub(super) fn clear_privileges(&self, node: &Arc<Node>) -> Result<()> {
+    pub(super) fn clear_privileges(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
         if node.is_harmless() || !node.is_file() {
             return Ok(());
         }
         let door = self.tree.upper_door(node)?;
-        let mode = fs::stat(door.at())?.mode & 0o7777;
+        let stat = fs::stat(door.at())?;
+        let mode = stat.mode & 0o7777;
         let mut kept = mode & !S_ISUID;
-        if mode & S_IXGRP != 0 {
+        if mode & S_ISGID != 0 && (mode & S_IXGRP != 0 || self.is_stranger(&stat, caller)) {
             kept &= !S_ISGID;
         }
         if kept != mode {
@@ -173,6 +178,12 @@ impl Union {
         }
         node.set_harmless(true);
         Ok(())
+    }
+
+    /// Whether `caller` is neither root nor in the group of the file that `stat` is of.
+    pub(super) fn is_stranger(&self, stat: &Stat, caller: &Caller) -> bool {
+        let (_, gid) = self.settings.owners.shown(stat.uid, stat.gid);
+        caller.uid != 0 && caller.gid != gid && !creds::groups_of(caller.pid).contains(&gid)
     }
 
     /// The target of a symlink.

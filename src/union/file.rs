@@ -27,17 +27,23 @@ impl Union {
         Ok(io::read_full(&*file, buf, at)?)
     }
 
-    /// Writes `data` at offset `at` of `ino`; how many bytes went. With
-    /// `clear_privileges`, setuid, setgid and capabilities are cleared.
+    /// Writes `data` at offset `at` of `ino`; how many bytes went. With `clear_for`,
+    /// what a write by that caller clears is cleared.
     ///
     /// # Errors
     /// Those of copy-up and of writing.
-    pub fn write(&self, ino: Ino, at: u64, data: &[u8], clear_privileges: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        ino: Ino,
+        at: u64,
+        data: &[u8],
+        clear_for: Option<&Caller>,
+    ) -> Result<usize> {
         let node = self.node(ino)?;
         self.ensure(&node, Keep::All)?;
         let file = self.tree.writer(&node)?;
-        if clear_privileges {
-            self.clear_privileges(&node)?;
+        if let Some(caller) = clear_for {
+            self.clear_privileges(&node, caller)?;
         }
         Ok(io::write_full(&*file, data, at)?)
     }
@@ -51,7 +57,7 @@ impl Union {
         self.ensure(&node, Keep::All)?;
         let file = self.tree.writer(&node)?;
         if caller.uid != 0 {
-            self.clear_privileges(&node)?;
+            self.clear_privileges(&node, caller)?;
         }
         Ok(io::allocate(&*file, mode, at, len)?)
     }
@@ -82,7 +88,7 @@ impl Union {
         let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
         if caller.uid != 0 {
-            self.clear_privileges(&target)?;
+            self.clear_privileges(&target, caller)?;
         }
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
     }

@@ -172,7 +172,15 @@ impl Union {
             _ => None,
         };
         for step in steps {
-            self.step(step, (from, src), (to, tgt))?;
+            match step {
+                Step::EmptyTarget if self.tree.upper_layer()?.caps.writes_files => {}
+                Step::Move | Step::MoveLeavingWhiteout
+                    if dirty && self.tree.upper_layer()?.caps.writes_files =>
+                {
+                    self.change_places_with_marks(step, from, to)?;
+                }
+                _ => self.step(step, (from, src), (to, tgt))?,
+            }
         }
         let beside = |end: &End<'_>| -> Result<()> {
             let hints = &end.dir.as_dir()?.upper_hints;
@@ -279,6 +287,26 @@ impl Union {
             fs::rename(temp, to.at(), RENAME_NOREPLACE)?;
         }
         Ok(fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?)
+    }
+
+    /// Where marks are files, no directory in the upper is both opaque and empty, so the
+    /// source changes places with the target, which then goes away from there.
+    fn change_places_with_marks(&self, step: Step, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let scratch = self.scratch()?;
+        if step == Step::MoveLeavingWhiteout {
+            layer.make_whiteout_file(At::fd(&*from.fd), from.name)?;
+            from.dir.as_dir()?.upper_hints.files.learn(true);
+        }
+        fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?;
+        let temp_name = scratch.temp_name();
+        fs::rename(
+            from.at(),
+            At::new(scratch.dir(), &temp_name),
+            RENAME_NOREPLACE,
+        )?;
+        scratch.discard(&temp_name);
+        Ok(())
     }
 
     /// Puts an empty opaque directory, otherwise the same, in the place of a directory

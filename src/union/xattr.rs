@@ -6,7 +6,7 @@ use crate::error::{Errno, Result};
 use crate::layer::private;
 use crate::merge::inomap::Ino;
 use crate::node::Node;
-use crate::sys::creds::{self, Caller};
+use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -67,7 +67,6 @@ impl Union {
         value: &[u8],
         flags: i32,
         caller: &Caller,
-        pid: u32,
     ) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
@@ -78,22 +77,19 @@ impl Union {
             node.set_harmless(false);
         }
         if name == ACCESS_ACL {
-            self.clear_sgid_of_stranger(door.at(), caller, pid)?;
+            self.clear_sgid_of_stranger(door.at(), caller)?;
         }
         Ok(())
     }
 
     /// An ACL that is set by somebody outside the file's group clears setgid, as chmod
     /// does (`posix_acl_update_mode`); the daemon is no stranger to any group.
-    fn clear_sgid_of_stranger(&self, at: At<'_>, caller: &Caller, pid: u32) -> Result<()> {
+    fn clear_sgid_of_stranger(&self, at: At<'_>, caller: &Caller) -> Result<()> {
         if caller.uid == 0 {
             return Ok(());
         }
         let stat = fs::stat(at)?;
-        let (_, gid) = self.settings.owners.shown(stat.uid, stat.gid);
-        let outside =
-            stat.mode & S_ISGID != 0 && caller.gid != gid && !creds::groups_of(pid).contains(&gid);
-        if outside {
+        if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
             fs::chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
         }
         Ok(())

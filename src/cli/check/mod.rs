@@ -8,7 +8,7 @@ use crate::error::{Errno, MountError, plain};
 use crate::sys::creds::effective_ids;
 use crate::sys::fs::{open_path, stat};
 use crate::sys::path::At;
-use crate::sys::process::{Access, may_access};
+use crate::sys::process::{Access, ECONNABORTED, ENOTCONN, O_PATH, may_access};
 use overlap::Place;
 use std::fmt::Display;
 use std::io;
@@ -39,7 +39,8 @@ fn unusable(role: &str, path: &Path, error: &io::Error) -> MountError {
         ),
         Some(Errno::EACCES) => (plain(error), "ask for access to it, or run as its owner"),
         Some(Errno::ENOTDIR) => (plain(error), "give a directory"),
-        Some(errno) if errno.0 == crate::sys::process::ENOTCONN => (
+        // The one once it is dead, the other while it dies.
+        Some(Errno(ENOTCONN | ECONNABORTED)) => (
             "a mount there has lost its daemon".to_owned(),
             "unmount it first: fusermount3 -u, or umount",
         ),
@@ -55,7 +56,7 @@ fn unusable(role: &str, path: &Path, error: &io::Error) -> MountError {
 pub fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> {
     let fail = |e: io::Error| unusable(role, given, &e);
     let real = given.canonicalize().map_err(fail)?;
-    let fd = open_path(&real, crate::sys::process::O_PATH).map_err(|e| fail(e.into()))?;
+    let fd = open_path(&real, O_PATH).map_err(|e| fail(e.into()))?;
     let stat = stat(At::fd(&fd)).map_err(|e| fail(e.into()))?;
     if !stat.is_dir() {
         return Err(refuse(role, given, "not a directory", "give a directory"));

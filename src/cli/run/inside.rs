@@ -4,13 +4,14 @@
 use super::idmap::Identity;
 use crate::error::plain;
 use crate::error::{SysError, best_effort};
-use crate::sys::mount::{Flags, bind, mount, pivot_root_here, set_read_only};
+use crate::sys::mount::{Flags, bind, mount, pivot_root_here, set_read_only, unmount};
 use crate::sys::process::{exit_now, pipe, reap};
 use crate::sys::signal::{self, SIGCHLD, SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::sys::userns;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -128,11 +129,13 @@ fn proc(target: &Path, identity: Identity) -> Result<(), SysError> {
     Ok(())
 }
 
-/// The host's /sys, to look at.
+/// The host's /sys, to look at; rather none than one that can be written.
 fn system(target: &Path) {
-    let bound = bind(Path::new("/sys"), target, true).and_then(|()| set_read_only(target));
-    if let Err(e) = bound {
+    if let Err(e) = bind(Path::new("/sys"), target, true) {
         log::warn!("/sys: left out: {e}");
+    } else if let Err(e) = set_read_only(target) {
+        log::warn!("/sys: left out, since it cannot be made read-only: {e}");
+        best_effort("take /sys back", unmount(target, true));
     }
 }
 
@@ -186,6 +189,11 @@ fn terminals(dev: &Path, identity: Identity) -> std::io::Result<()> {
     Ok(())
 }
 
+fn is_on_path(program: &OsStr) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()))
+}
+
 /// Runs the command to its end; its exit code.
 fn run_command(command: &[OsString]) -> i32 {
     let Some((program, arguments)) = command.split_first() else {
@@ -205,15 +213,18 @@ fn run_command(command: &[OsString]) -> i32 {
     let child = match command.spawn() {
         Ok(child) => child,
         Err(e) => {
-            let name = program.to_string_lossy();
-            super::super::say(&format!(
-                "{name}: {}; name a program that is inside",
-                plain(&e)
-            ));
-            return match e.kind() {
-                std::io::ErrorKind::NotFound => NOT_FOUND,
-                _ => NOT_RUNNABLE,
+            // A directory of PATH that may not be entered gives EACCES for every name.
+            let is_there = program.as_bytes().contains(&b'/') || is_on_path(program);
+            let (cause, code) = match e.kind() {
+                ErrorKind::PermissionDenied if is_there => (plain(&e), NOT_RUNNABLE),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+                    ("no such program".to_owned(), NOT_FOUND)
+                }
+                _ => (plain(&e), NOT_RUNNABLE),
             };
+            let name = program.to_string_lossy();
+            super::super::say(&format!("{name}: {cause}; name a program that is inside"));
+            return code;
         }
     };
     let Ok(pid) = i32::try_from(child.id()) else {

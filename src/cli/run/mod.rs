@@ -143,7 +143,7 @@ fn in_namespaces(ground: &Ground, command: Vec<OsString>) -> Result<ExitCode, Mo
     let (status, mut unions) = served?;
     unions.take_down();
     ground.space.uncover();
-    let changed = report::print(ground, unions.created());
+    let changed = report::print(ground, &unions);
     ground.space.finish(changed);
     Ok(status)
 }

@@ -3,15 +3,16 @@
 use super::Ground;
 use super::space::Fate;
 use super::submounts::How;
+use super::unions::Unions;
 use crate::cli::changes::{Change, Tree};
 use crate::error::best_effort;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Prints one line for each change, and where the changes are kept; whether there are any.
-pub fn print(ground: &Ground, created: &[&str]) -> bool {
-    for name in created {
+pub fn print(ground: &Ground, unions: &Unions) -> bool {
+    for name in unions.created() {
         // Made for the inside to have; fails where the command put something in.
         best_effort(
             "remove what the inside needed",
@@ -20,15 +21,16 @@ pub fn print(ground: &Ground, created: &[&str]) -> bool {
     }
     let mut changes = Vec::new();
     let upper = ground.space.upper();
-    compare(Path::new("/"), upper, &ground.lowers, &mut changes);
-    let mut kept = vec![(Path::new("/"), upper.to_owned())];
-    for submount in &ground.submounts {
+    let root = Path::new("/");
+    compare(unions, root, upper, &ground.lowers, &mut changes);
+    let mut kept = vec![(root, upper.to_owned())];
+    for submount in ground.submounts.iter().filter(|s| unions.has(&s.inside)) {
         let How::Union(lowers) = &submount.how else {
             continue;
         };
         let upper = ground.space.upper_of(&submount.inside);
         let before = changes.len();
-        compare(&submount.inside, &upper, lowers, &mut changes);
+        compare(unions, &submount.inside, &upper, lowers, &mut changes);
         if changes.len() > before {
             kept.push((&submount.inside, upper));
         }
@@ -52,11 +54,18 @@ pub fn print(ground: &Ground, created: &[&str]) -> bool {
     !changes.is_empty()
 }
 
-fn compare(inside: &Path, upper: &Path, lowers: &[std::path::PathBuf], changes: &mut Vec<Change>) {
+fn compare(
+    unions: &Unions,
+    inside: &Path,
+    upper: &Path,
+    lowers: &[PathBuf],
+    changes: &mut Vec<Change>,
+) {
     let tree = Tree {
         inside,
         upper,
         lowers,
+        before: unions.look(inside),
     };
     if let Err(e) = tree.changes(changes) {
         super::left_out(upper, format_args!("its changes cannot be listed ({e})"));

@@ -11,6 +11,7 @@
 //! also holds the union's mount point.
 
 use super::super::args::RunArgs;
+use super::super::changes::Look;
 use super::refused;
 use crate::cli::check::overlap::Place;
 use crate::cli::check::{UPPER, WORK, directory, writable};
@@ -49,6 +50,8 @@ pub struct Space {
     fate: Fate,
     /// Whether `base` was made for this run.
     fresh: bool,
+    /// Whether `upper` was.
+    fresh_upper: bool,
 }
 
 /// An upper and its work directory, reached past what covers them.
@@ -58,18 +61,23 @@ pub struct Pair {
     held: (OwnedFd, OwnedFd),
     /// Their own paths, for messages.
     named: (PathBuf, PathBuf),
+    /// What a new upper looks like before the command has changed anything.
+    look: Option<Look>,
 }
 
 impl Pair {
     /// Opens both; to be called before they are covered.
-    fn open(upper: &Path, work: &Path) -> Result<Pair, MountError> {
+    fn open(upper: &Path, work: &Path, is_new: bool) -> Result<Pair, MountError> {
         let open = |path: &Path| {
             open_path(path, O_PATH | O_DIRECTORY)
                 .map_err(|e| refused("upper", path, &e.into(), REMEDY))
         };
+        let held = (open(upper)?, open(work)?);
+        let look = is_new.then(|| best_effort("look at the upper", Look::of(&held.0)));
         Ok(Pair {
-            held: (open(upper)?, open(work)?),
+            held,
             named: (upper.to_owned(), work.to_owned()),
+            look: look.flatten(),
         })
     }
 
@@ -81,6 +89,11 @@ impl Pair {
     /// The work directory, likewise.
     pub fn work(&self) -> PathBuf {
         through(&self.held.1)
+    }
+
+    /// What a new upper looked like.
+    pub fn look(&self) -> Option<Look> {
+        self.look.clone()
     }
 
     /// `refusal` in the names that the user knows.
@@ -110,16 +123,17 @@ fn make(path: &Path) -> Result<bool, MountError> {
     }
 }
 
-/// Makes an upper; a new one is given what the topmost lower layer has, since the root
+/// Makes an upper; whether it was made. A new one is given what the topmost lower layer has, since the root
 /// of a union is seen with the attributes of its upper.
-fn make_upper(path: &Path, lowers: &[PathBuf]) -> Result<(), MountError> {
-    if let (true, Some(top)) = (make(path)?, lowers.first()) {
+fn make_upper(path: &Path, lowers: &[PathBuf]) -> Result<bool, MountError> {
+    let is_new = make(path)?;
+    if let Some(top) = lowers.first().filter(|_| is_new) {
         best_effort(
             "give the upper the attributes of its lower",
             dress(path, top),
         );
     }
-    Ok(())
+    Ok(is_new)
 }
 
 fn dress(path: &Path, like: &Path) -> Result<(), SysError> {
@@ -149,7 +163,7 @@ impl Space {
     /// # Errors
     /// Where they cannot be made, or overlap with a lower layer in the wrong way.
     pub fn prepare(args: &RunArgs, lowers: &[Place]) -> Result<Space, MountError> {
-        let space = if let Some(upper) = &args.upper {
+        let mut space = if let Some(upper) = &args.upper {
             Space::around(upper)?
         } else if let Some(keep) = &args.keep {
             Space::kept(keep)?
@@ -160,7 +174,7 @@ impl Space {
             make(&space.base.join(dir))?;
         }
         let paths: Vec<_> = lowers.iter().map(|lower| lower.real.clone()).collect();
-        make_upper(&space.upper, &paths)?;
+        space.fresh_upper = make_upper(&space.upper, &paths)?;
         space.check(lowers).inspect_err(|_| space.give_up())?;
         Ok(space)
     }
@@ -195,6 +209,7 @@ impl Space {
             upper,
             fate: Fate::StayAlways,
             fresh: false,
+            fresh_upper: false,
         })
     }
 
@@ -220,6 +235,7 @@ impl Space {
             base,
             fate: Fate::StayAlways,
             fresh: false,
+            fresh_upper: false,
         })
     }
 
@@ -234,6 +250,7 @@ impl Space {
                         base,
                         fate,
                         fresh: true,
+                        fresh_upper: true,
                     });
                 }
                 Err(e) => {
@@ -265,7 +282,7 @@ impl Space {
     /// # Errors
     /// Where they cannot be opened.
     pub fn pair(&self) -> Result<Pair, MountError> {
-        Pair::open(&self.upper, &self.base.join("work"))
+        Pair::open(&self.upper, &self.base.join("work"), self.fresh_upper)
     }
 
     /// The upper and work directory of the filesystem mounted at `inside`, a union over
@@ -277,9 +294,9 @@ impl Space {
         let dir = self.mount_dir(inside);
         make(&dir)?;
         let (upper, work) = (dir.join("upper"), dir.join("work"));
-        make_upper(&upper, lowers)?;
+        let is_new = make_upper(&upper, lowers)?;
         make(&work)?;
-        Pair::open(&upper, &work)
+        Pair::open(&upper, &work, is_new)
     }
 
     fn mount_dir(&self, inside: &Path) -> PathBuf {

@@ -5,7 +5,7 @@
 //! as it is. The kernel's own filesystems are not brought in: /proc, /dev and /sys are
 //! made anew inside, and the others mean nothing in a union.
 
-use crate::sys::fs::{open_path, stat};
+use crate::sys::fs::{open_path, stat_unsynced};
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::path::At;
 use crate::sys::process::O_PATH;
@@ -78,7 +78,7 @@ pub fn find(lowers: &[PathBuf]) -> Vec<Submount> {
 /// Whether the mount is the one that its path leads to, is a directory, and may be read.
 fn is_reachable(mount: &Mount) -> bool {
     let found = open_path(&mount.point, O_PATH)
-        .and_then(|fd| stat(At::fd(&fd)))
+        .and_then(|fd| stat_unsynced(At::fd(&fd)))
         .map_err(|e| log::info!("{}: left out: {e}", mount.point.display()));
     // A file that is mounted on a file is seen through the layer itself.
     found.is_ok_and(|stat| stat.mnt_id == mount.id && stat.is_dir())

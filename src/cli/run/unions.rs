@@ -3,10 +3,12 @@
 use super::space::Pair;
 use super::submounts::{How, Submount};
 use super::{Ground, left_out};
+use crate::cli::changes::Look;
 use crate::config::plan::{MountPlan, OwnerView, UpperPlan};
 use crate::error::{MountError, best_effort};
 use crate::fuse::session::Session;
 use crate::sys::mount::{bind, set_read_only, unmount};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ pub struct Unions {
     created: Vec<&'static str>,
     /// Holds the uppers open for as long as they are served.
     pairs: Vec<Pair>,
+    /// The unions by where they are inside, each with what its upper, if new, looked like
+    /// before the command ran.
+    looks: BTreeMap<PathBuf, Option<Look>>,
 }
 
 /// The plan of one union of this run.
@@ -85,7 +90,8 @@ impl Unions {
             .collect();
         ground.space.cover()?;
         let lowers = ground.lowers.clone();
-        self.start(&plan(ground, root.clone(), lowers, &pair), pair)?;
+        let plan = plan(ground, root.clone(), lowers, &pair);
+        self.start(Path::new("/"), &plan, pair)?;
         self.create_needed(&root)?;
         for (submount, upper) in ground.submounts.iter().zip(uppers) {
             self.bring_in(ground, &root, submount, upper);
@@ -93,9 +99,10 @@ impl Unions {
         Ok(())
     }
 
-    fn start(&mut self, plan: &MountPlan, pair: Pair) -> Result<(), MountError> {
+    fn start(&mut self, inside: &Path, plan: &MountPlan, pair: Pair) -> Result<(), MountError> {
         let session = Session::start(plan).map_err(|refusal| pair.explain(refusal))?;
         self.sessions.push(session);
+        self.looks.insert(inside.to_owned(), pair.look());
         self.pairs.push(pair);
         Ok(())
     }
@@ -131,7 +138,8 @@ impl Unions {
         let union = upper.and_then(|pair| match (&submount.how, pair) {
             (How::Union(lowers), Some(pair)) => {
                 let plan = plan(ground, point.clone(), lowers.clone(), &pair);
-                self.start(&plan, pair).map(|()| true)
+                let started = self.start(&submount.inside, &plan, pair);
+                started.map(|()| true)
             }
             _ => Ok(false),
         });
@@ -159,6 +167,16 @@ impl Unions {
     /// Of the directories that the inside needs, those that were made for it.
     pub fn created(&self) -> &[&'static str] {
         &self.created
+    }
+
+    /// Whether there is a union at `inside`.
+    pub fn has(&self, inside: &Path) -> bool {
+        self.looks.contains_key(inside)
+    }
+
+    /// What the new upper at `inside` looked like before the command ran.
+    pub fn look(&self, inside: &Path) -> Option<&Look> {
+        self.looks.get(inside)?.as_ref()
     }
 
     /// Unmounts everything and waits until the uppers are complete.

@@ -4,16 +4,18 @@
 //! upper only because something in it changed is no change; nor is a file that was
 //! copied up and is as it was.
 
+mod below;
+
 use crate::error::{Errno, SysError};
-use crate::layer::marks::{WHITEOUT_PREFIX, hidden_by_file, is_mark_name, whiteout_file};
+use crate::layer::marks::{WHITEOUT_PREFIX, hidden_by_file};
 use crate::layer::private::{is_own, names};
 use crate::sys::creds::overflow_ids;
-use crate::sys::dir::for_each;
-use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_RDONLY, Stat, open, open_path, readlink, stat};
+use crate::sys::fs::{O_DIRECTORY, O_PATH, O_RDONLY, Stat, open_path, readlink, stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
+use below::{Below, Sight, entries, is_opaque, is_whiteout, open_dir, sight, visible};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +69,32 @@ pub struct Tree<'a> {
     pub upper: &'a Path,
     /// The lower layers, topmost first.
     pub lowers: &'a [PathBuf],
+    /// What the upper's own attributes were before, if it was new; else they are compared
+    /// with the topmost lower's.
+    pub before: Option<&'a Look>,
+}
+
+/// The attributes of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    mode: u32,
+    owner: (u32, u32),
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Look {
+    /// The attributes of the open directory `dir`.
+    ///
+    /// # Errors
+    /// statx's.
+    pub fn of(dir: &OwnedFd) -> Result<Look, SysError> {
+        let stat = stat(At::fd(dir))?;
+        Ok(Look {
+            mode: stat.mode,
+            owner: (stat.uid, stat.gid),
+            xattrs: xattrs(At::fd(dir)),
+        })
+    }
 }
 
 impl Tree<'_> {
@@ -79,7 +107,12 @@ impl Tree<'_> {
         let lowers = self
             .lowers
             .iter()
-            .filter_map(|path| open_path(path, O_RDONLY | O_DIRECTORY).ok())
+            .filter_map(|path| {
+                let listed = open_path(path, O_RDONLY | O_DIRECTORY);
+                listed
+                    .or_else(|_| open_path(path, O_PATH | O_DIRECTORY))
+                    .ok()
+            })
             .map(Below::new)
             .collect::<Vec<_>>();
         let path = self.inside.as_os_str().as_bytes();
@@ -87,9 +120,12 @@ impl Tree<'_> {
             out,
             overflow: overflow_ids(),
         };
-        if let Some(top) = lowers.first()
-            && walk.attributes_differ(&upper, &top.fd)?
-        {
+        let differs = match (self.before, lowers.first()) {
+            (Some(before), _) => Look::of(&upper)? != *before,
+            (None, Some(top)) => walk.attributes_differ(&upper, &top.fd)?,
+            (None, None) => false,
+        };
+        if differs {
             let path = if path.is_empty() { b"/" } else { path };
             walk.tell(Kind::Modified, path);
         }
@@ -98,120 +134,9 @@ impl Tree<'_> {
     }
 }
 
-/// An open directory of a lower layer.
-struct Below {
-    fd: OwnedFd,
-    /// The mount that it is on: a layer ends where another begins.
-    mount: u64,
-}
-
-impl Below {
-    fn new(fd: OwnedFd) -> Below {
-        let mount = stat(At::fd(&fd)).map_or(0, |stat| stat.mnt_id);
-        Below { fd, mount }
-    }
-}
-
-/// What the lower layers have for a name.
-enum Sight {
-    Nothing,
-    /// A file, in this directory.
-    File(usize, Stat),
-    /// A directory, and the parts of it that can be read.
-    Directory(Vec<Below>),
-}
-
 struct Walk<'a> {
     out: &'a mut Vec<Change>,
     overflow: (u32, u32),
-}
-
-const XATTR_OPAQUE: [&CStr; 3] = [
-    c"trusted.overlay.opaque",
-    c"user.overlay.opaque",
-    c"user.fuseoverlayfs.opaque",
-];
-const XATTR_WHITEOUT: [&CStr; 2] = [c"trusted.overlay.whiteout", c"user.overlay.whiteout"];
-const OPAQUE_FILES: [&[u8]; 2] = [b".wh..wh..opq", b".wh..opq"];
-
-fn exists(dir: &OwnedFd, name: &[u8]) -> bool {
-    stat(At::new(dir, name)).is_ok()
-}
-
-fn is_opaque(dir: &OwnedFd) -> bool {
-    let marked = |key: &&CStr| xattr::get(At::fd(dir), key).is_ok_and(|value| value == b"y");
-    XATTR_OPAQUE.iter().any(marked) || OPAQUE_FILES.iter().any(|name| exists(dir, name))
-}
-
-fn is_whiteout(dir: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
-    let at = At::new(dir, name);
-    let marked = |key: &&CStr| xattr::get(at, key).is_ok();
-    stat.is_whiteout_device()
-        || (stat.is_file() && stat.size == 0 && XATTR_WHITEOUT.iter().any(marked))
-}
-
-fn open_dir(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, SysError> {
-    open(At::new(dir, name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
-}
-
-/// The names in `dir`, sorted.
-fn entries(dir: &OwnedFd) -> Result<BTreeSet<Vec<u8>>, SysError> {
-    let mut all = BTreeSet::new();
-    for_each(dir, |entry| {
-        all.insert(entry.name.to_vec());
-        Ok::<(), SysError>(())
-    })?;
-    Ok(all)
-}
-
-/// What `lowers` have for `name`, top down to the first mark or non-directory.
-fn sight(lowers: &[Below], name: &[u8]) -> Sight {
-    let mut parts = Vec::new();
-    let mut is_dir = false;
-    for (i, below) in lowers.iter().enumerate() {
-        let hidden = whiteout_file(name).is_some_and(|file| exists(&below.fd, &file));
-        if let Ok(stat) = stat(At::new(&below.fd, name)) {
-            if is_whiteout(&below.fd, name, &stat) {
-                break;
-            }
-            if !stat.is_dir() {
-                if !is_dir {
-                    return Sight::File(i, stat);
-                }
-                break;
-            }
-            is_dir = true;
-            if stat.mnt_id != below.mount {
-                break;
-            }
-            if let Ok(fd) = open_dir(&below.fd, name) {
-                let opaque = is_opaque(&fd);
-                parts.push(Below::new(fd));
-                if opaque {
-                    break;
-                }
-            }
-        }
-        if hidden {
-            break;
-        }
-    }
-    if is_dir {
-        Sight::Directory(parts)
-    } else {
-        Sight::Nothing
-    }
-}
-
-/// Every name that `lowers` show.
-fn visible(lowers: &[Below]) -> BTreeSet<Vec<u8>> {
-    lowers
-        .iter()
-        .filter_map(|below| entries(&below.fd).ok())
-        .flatten()
-        .filter(|name| !is_mark_name(name))
-        .filter(|name| !matches!(sight(lowers, name), Sight::Nothing))
-        .collect()
 }
 
 impl Walk<'_> {
@@ -274,7 +199,10 @@ impl Walk<'_> {
         lowers: &[Below],
         replaced: bool,
     ) -> Result<(), SysError> {
-        let dir = stat.is_dir().then(|| open_dir(upper, name)).transpose()?;
+        let dir = stat
+            .is_dir()
+            .then(|| open_dir(At::new(upper, name)))
+            .transpose()?;
         match (sight(lowers, name), dir) {
             (Sight::Nothing, dir) => {
                 self.tell(Kind::Added, path);
@@ -321,7 +249,7 @@ impl Walk<'_> {
     fn attributes_differ(&self, upper: &OwnedFd, lower: &OwnedFd) -> Result<bool, SysError> {
         let (upper, lower) = (At::fd(upper), At::fd(lower));
         let (new, old) = (stat(upper)?, stat(lower)?);
-        Ok(new.mode != old.mode || !self.same_owner(&new, &old) || xattrs(upper) != xattrs(lower))
+        Ok(new.mode != old.mode || !self.same_owner(&new, &old) || xattrs_differ(upper, lower))
     }
 
     /// Whether a copied-up file is as it was. Whoever writes to a file changes its time.
@@ -338,8 +266,40 @@ impl Walk<'_> {
             && new.size == old.size
             && new.mtime == old.mtime
             && readlink(upper).ok() == readlink(lower).ok()
-            && xattrs(upper) == xattrs(lower)
+            && !xattrs_differ(upper, lower)
     }
+}
+
+/// Whether the extended attributes differ that a user sees.
+fn xattrs_differ(upper: At<'_>, lower: At<'_>) -> bool {
+    let (mut new, mut old) = (xattrs(upper), xattrs(lower));
+    // An access list for people without a name here cannot be copied, so it is no change
+    // that it is missing.
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        if old
+            .get(list.as_bytes())
+            .is_some_and(|acl| names_nobody(acl))
+        {
+            new.remove(list.as_bytes());
+            old.remove(list.as_bytes());
+        }
+    }
+    new != old
+}
+
+/// Whether an access list has an entry for an id without a name in this namespace.
+/// A header of four bytes, then entries: tag (2), permissions (2), id (4).
+fn names_nobody(acl: &[u8]) -> bool {
+    const USER: u16 = 2;
+    const GROUP: u16 = 8;
+    let entries = acl.get(4..).unwrap_or_default().chunks_exact(8);
+    entries.into_iter().any(|entry| match entry {
+        [t0, t1, _, _, id @ ..] => {
+            let tag = u16::from_le_bytes([*t0, *t1]);
+            matches!(tag, USER | GROUP) && id == [0xff; 4]
+        }
+        _ => false,
+    })
 }
 
 /// The extended attributes that a user sees.
@@ -373,6 +333,7 @@ mod tests {
             inside: Path::new("/"),
             upper: &upper,
             lowers: &[low, base],
+            before: None,
         };
         let mut found = Vec::new();
         tree.changes(&mut found).expect("readable");
@@ -493,6 +454,16 @@ mod tests {
             put(upper.join("dir"), "x");
         });
         assert_eq!(found, ["M /dir", "M /file", "A /file/x"]);
+    }
+
+    #[test]
+    fn an_access_list_for_someone_without_a_name_is_known() {
+        let own = [1u8, 0, 7, 0, 0xff, 0xff, 0xff, 0xff];
+        let nobody = [2u8, 0, 7, 0, 0xff, 0xff, 0xff, 0xff];
+        let somebody = [2u8, 0, 7, 0, 5, 0, 0, 0];
+        let version = [2u8, 0, 0, 0];
+        assert!(!names_nobody(&[&version[..], &own, &somebody].concat()));
+        assert!(names_nobody(&[&version[..], &own, &nobody].concat()));
     }
 
     #[test]

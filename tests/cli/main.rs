@@ -1,0 +1,10 @@
+//! The command line as its users meet it: refusals, the daemon, mount(8), `plyfs run`.
+
+mod bad_input;
+mod daemon;
+mod helper_form;
+mod manual;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
+mod tools;

@@ -1,0 +1,229 @@
+//! What these tests share: the program called in many ways, and conditions awaited.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use crate::support::mount::{plyfs_binary, run};
+use crate::support::temp::Scratch;
+use crate::support::{skip, sys};
+
+/// Longer than any call here may take.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// An ordinary user whom every system has (fusermount3 asks for the name), and who owns nothing.
+pub const USER: u32 = 1;
+
+/// A directory with the usual parts of a union in it, and the program where all may run it.
+pub struct Stage {
+    pub scratch: Scratch,
+}
+
+impl Stage {
+    /// `low`, `low2`, `up`, `work` and `mnt`, with a file or two in the lowers.
+    pub fn new() -> Stage {
+        let stage = Stage {
+            scratch: Scratch::new(),
+        };
+        for dir in ["low/in", "low2", "up/in", "work/in", "mnt", "home"] {
+            stage.scratch.dir(dir);
+        }
+        stage.write("low/one", "1");
+        stage.write("low2/two", "2");
+        stage.write("file", "");
+        // Not copied by us: a child of another test would inherit the file open for writing,
+        // and a program that is open for writing cannot be run.
+        let copied = Command::new("cp")
+            .arg(plyfs_binary())
+            .arg(stage.path("plyfs"))
+            .status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "the program can be copied"
+        );
+        stage.chmod("", 0o755);
+        stage.chmod("plyfs", 0o755);
+        stage
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("a file can be written");
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| format!("({e})"))
+    }
+
+    pub fn chmod(&self, name: &str, mode: u32) {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(self.path(name), permissions).expect("chmod");
+    }
+
+    pub fn chown(&self, name: &str, id: u32) {
+        std::os::unix::fs::chown(self.path(name), Some(id), Some(id)).expect("chown");
+    }
+
+    /// The program, called in the stage's directory.
+    pub fn plyfs<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(self.path("plyfs"));
+        command.args(args);
+        self.tidy(&mut command);
+        command
+    }
+
+    /// The program, called by an ordinary user.
+    pub fn plyfs_as_user<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+        command.arg(self.path("plyfs")).args(args);
+        self.tidy(&mut command);
+        command
+    }
+
+    /// `script` in a mount namespace of its own, `$P` being the program.
+    pub fn in_own_mounts(&self, script: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-ec", script]);
+        command.env("P", self.path("plyfs"));
+        self.tidy(&mut command);
+        command
+    }
+
+    fn tidy(&self, command: &mut Command) {
+        command
+            .current_dir(self.scratch.path())
+            .env("HOME", self.path("home"))
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("PLYFS_LOG");
+    }
+
+    /// A call that must succeed without a word.
+    pub fn quietly(&self, args: &[&str]) {
+        let out = self.call(args);
+        assert!(out.status.success(), "{args:?}: {}", told(&out));
+        assert_eq!(
+            (out.stdout.len(), out.stderr.len()),
+            (0, 0),
+            "{}",
+            told(&out)
+        );
+    }
+
+    pub fn call(&self, args: &[&str]) -> Output {
+        run(&mut self.plyfs(args), LIMIT).expect("plyfs ends in time")
+    }
+
+    /// The place of `name`, if something is mounted there: (device minor, type).
+    pub fn mounted(&self, name: &str) -> Option<(u64, String)> {
+        let wanted = self.path(name);
+        let all = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+        all.lines().rev().find_map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let at = fields.get(4).map(Path::new)?;
+            let minor = fields.get(2)?.split(':').nth(1)?.parse().ok()?;
+            let dash = fields.iter().position(|field| *field == "-")?;
+            (at == wanted).then(|| (minor, fields[dash + 1].to_owned()))
+        })
+    }
+
+    /// The daemon of the union at `name`.
+    pub fn daemon(&self, name: &str) -> u32 {
+        let (minor, _) = self.mounted(name).expect("the union is mounted");
+        let thread = format!("plyfs:{minor}");
+        let numbers = |dir: String| -> Vec<u32> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .collect()
+        };
+        numbers("/proc".into())
+            .into_iter()
+            .find(|pid| {
+                numbers(format!("/proc/{pid}/task")).iter().any(|task| {
+                    std::fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"))
+                        .is_ok_and(|comm| comm.trim_end() == thread)
+                })
+            })
+            .expect("the daemon has a thread named after its connection")
+    }
+}
+
+/// What a call printed.
+pub fn told(out: &Output) -> String {
+    format!(
+        "{}: stdout {:?}, stderr {:?}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+}
+
+pub fn stdout(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+pub fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Waits until `condition` holds; what did not come about, where it does not in time.
+pub fn await_that(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < end, "not within 20 s: {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Whether process `pid` has ended (though nobody may have asked for its status yet).
+pub fn has_ended(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(_) => true,
+        Ok(stat) => stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['Z', 'X'])),
+    }
+}
+
+pub fn send(pid: u32, signal: i32) {
+    sys::kill(pid, signal).expect("the process is there");
+}
+
+/// True where an ordinary user can be played and has FUSE; else prints the reason.
+pub fn can_be_user() -> bool {
+    if !skip::can_mount() || !skip::has_tool("setpriv") {
+        return false;
+    }
+    let mode = std::fs::metadata("/dev/fuse").map(|found| found.permissions().mode());
+    if !mode.is_ok_and(|mode| mode & 0o006 == 0o006) {
+        skip::skipped("/dev/fuse is not for everyone here");
+        return false;
+    }
+    true
+}
+
+/// True where an ordinary user may make user namespaces; else prints the reason.
+pub fn can_run_as_user() -> bool {
+    if !can_be_user() {
+        return false;
+    }
+    let id = USER.to_string();
+    let out = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .args(["unshare", "-Urm", "true"])
+        .output();
+    if !out.is_ok_and(|out| out.status.success()) {
+        skip::skipped("user namespaces are not for everyone here");
+        return false;
+    }
+    true
+}
