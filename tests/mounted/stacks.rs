@@ -226,24 +226,23 @@ fn a_union_may_be_a_layer_of_a_union() {
     );
 }
 
-/// The upper itself inside another plyfs mount: its marks are escaped, not taken for the outer's.
+/// No mark can be written inside another plyfs mount, where marks are escaped or refused.
 #[test]
-fn a_union_may_hold_the_upper_of_a_union() {
+fn an_upper_that_takes_no_marks_is_refused_with_its_name() {
     let Some(lab) = Lab::new() else { return };
     let base = lab.layer("base", MarkFormat::Overlay, &["dir home"]);
     let outer = lab.mount("outer", &[base]);
     let lower = lab.layer("l", MarkFormat::Overlay, LINES);
     let (upper, work) = (outer.path().join("home/u"), outer.path().join("home/w"));
     let stack = Stack::new(&[lower]).upper(&upper, &work);
-    let plain = lab.path("plain");
-    build(&plain, MarkFormat::Overlay, LINES);
-    let inner = lab.mount_stack("inner", &stack);
-    shell(inner.path(), WORK);
-    shell(&plain, WORK);
-    assert_eq!(outline(inner.path()), outline(&plain), "live");
-    inner.unmount().expect("it unmounts");
-    let again = lab.mount_stack("inner", &stack);
-    assert_eq!(outline(again.path()), outline(&plain), "after a remount");
+    let refused = lab
+        .try_mount("inner", &stack, Subject::Plyfs)
+        .expect_err("it cannot work");
+    assert!(
+        refused.contains("home/") && refused.contains("marks"),
+        "{refused}"
+    );
+    assert_eq!(refused.lines().count(), 1, "{refused}");
 }
 
 #[test]
