@@ -53,6 +53,21 @@ pub fn read(
     Ok(value.map(|v| decode(&v, upper, lower).unwrap_or(upper.saturating_sub(1))))
 }
 
+/// A count that is relative to the lower file (whoever was about to give it a name was
+/// killed) is made relative to the upper one, as long as the lower file is at hand.
+///
+/// # Errors
+/// Those of reading and recording.
+pub fn settle(keys: &IdentityKeys, at: At<'_>, upper: u32, lower: u32) -> Result<(), SysError> {
+    match xattr::get_optional(at, keys.nlink)? {
+        Some(value) if value.starts_with(b"L") => match decode(&value, upper, Some(lower)) {
+            Some(links) => write(keys, at, Base::Upper(upper), links),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
 /// Records that the indexed file `at` has `links` names.
 ///
 /// # Errors

@@ -55,6 +55,8 @@ pub struct Node {
     lookups: AtomicU64,
     /// Known to have no setuid, setgid or capabilities that a write would clear.
     harmless: AtomicBool,
+    /// Its capabilities were the last thing that was taken away.
+    capability_removed: AtomicBool,
 }
 
 impl Node {
@@ -69,6 +71,7 @@ impl Node {
             stack: RwLock::new(Arc::new(stack)),
             lookups: AtomicU64::new(0),
             harmless: AtomicBool::new(false),
+            capability_removed: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +127,16 @@ impl Node {
     /// Whether writing to it need not clear setuid, setgid and capabilities.
     pub fn is_harmless(&self) -> bool {
         self.harmless.load(Ordering::Relaxed)
+    }
+
+    /// Notes that its capabilities were taken away.
+    pub fn note_capability_removed(&self) {
+        self.capability_removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its capabilities were taken away since this was last asked.
+    pub fn took_capability_removed(&self) -> bool {
+        self.capability_removed.swap(false, Ordering::Relaxed)
     }
 
     /// Notes whether it is harmless.

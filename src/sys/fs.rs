@@ -430,7 +430,7 @@ pub fn statfs(fd: &impl AsFd) -> Result<FsStat, SysError> {
             s.f_frsize as u32
         },
         namelen: s.f_namelen as u32,
-        magic: s.f_type as i64,
+        magic: s.f_type,
     })
 }
 

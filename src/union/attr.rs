@@ -95,7 +95,8 @@ impl Union {
         node.is_dir()
             || self.tree.index_dir().is_err()
             || !node.in_upper()
-            || stat.nlink < 2 && !matches!(node.place(), Place::Indexed(_))
+            || stat.nlink == 0
+            || stat.nlink == 1 && matches!(node.place(), Place::Named(..))
     }
 
     fn links(
@@ -139,6 +140,10 @@ impl Union {
         }
         let door = self.tree.upper_door(&node)?;
         if owner {
+            if caller.uid != 0 {
+                // chown by the daemon clears the rest, but not what a stranger loses.
+                self.clear_privileges(&node, caller)?;
+            }
             fs::chown(door.at(), set.uid, set.gid)?;
         }
         if let Some(mode) = set.mode {
@@ -153,11 +158,10 @@ impl Union {
     }
 
     /// A request to set nothing is what the kernel makes of two things: chown(-1, -1),
-    /// which clears like any chown, and a write by root to a file with capabilities,
-    /// which keeps the mode.
+    /// which clears like any chown, and the end of a write by root to a file whose
+    /// capabilities it has just removed (`__remove_privs`), which keeps the mode.
     fn clear_for_no_change(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
-        let door = self.tree.upper_door(node)?;
-        if caller.uid == 0 && xattr::remove(door.at(), c"security.capability").is_ok() {
+        if node.took_capability_removed() && caller.uid == 0 {
             return Ok(());
         }
         self.clear_privileges(node, caller)

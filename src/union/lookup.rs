@@ -1,6 +1,7 @@
 //! Finding names.
 
 use super::{Attr, Union};
+use crate::copyup::nlink;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::{RealDir, open_dir};
 use crate::layer::handle::Origin;
@@ -246,6 +247,9 @@ impl Union {
             Ok(stat) if stat.format() == look.stat.format() => stat,
             _ => return Ok(None),
         };
+        let keys = self.tree.upper_layer()?.identity_keys();
+        let at = At::new(&*index, &index_name);
+        nlink::settle(keys, at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
         let top = Look {

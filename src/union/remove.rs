@@ -88,10 +88,7 @@ impl Union {
         if let Err(busy) = hold_still([node], &mut still) {
             return Ok(Try::Busy(busy));
         }
-        let mut inner = match &node.dir {
-            Some(part) => Some(part.names.write()),
-            None => None,
-        };
+        let mut inner = node.dir.as_ref().map(|part| part.names.write());
         if let Some(inner) = &mut inner
             && !self.load(node, inner)?.is_empty()
         {

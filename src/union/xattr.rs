@@ -108,6 +108,10 @@ impl Union {
         }
         self.ensure(&node, Keep::All)?;
         let door = self.tree.upper_door(&node)?;
-        Ok(xattr::remove(door.at(), &key)?)
+        xattr::remove(door.at(), &key)?;
+        if name == CAPABILITY {
+            node.note_capability_removed();
+        }
+        Ok(())
     }
 }
