@@ -33,6 +33,9 @@ const READDIR_BATCH: usize = 1024;
 const READDIRPLUS_BATCH: usize = 32;
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
+/// A copy-up of more bytes than this is done in a thread of its own: the threads that
+/// read requests are few, and must not all be busy copying.
+const LONG_COPY: u64 = 4 << 20;
 
 /// Answers the kernel's requests from a [`Union`].
 #[derive(Debug)]
@@ -65,6 +68,11 @@ impl Adapter {
         &self.union
     }
 
+    /// Whether changing `ino` has to copy so much that it is done elsewhere.
+    fn takes_long(&self, ino: INodeNo) -> bool {
+        self.union.bytes_to_copy_up(ino.0) > LONG_COPY
+    }
+
     fn answer_entry(&self, reply: ReplyEntry, result: Result<Entry<'_>>) {
         match result {
             Ok(entry) => {
@@ -90,6 +98,21 @@ fn caller(request: &Request, umask: u32) -> Caller {
 fn guarded(operation: &'static str, act: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(act)).is_err() {
         log::error!("{operation}: a bug in plyfs; the request was answered with EIO");
+    }
+}
+
+/// Runs `act` in a thread of its own.
+fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name(operation.into());
+    if let Err(e) = thread.spawn(move || guarded(operation, act)) {
+        log::error!("{operation}: no thread for it: {e}; the request was answered with EIO");
+    }
+}
+
+fn written(reply: ReplyWrite, result: Result<usize>) {
+    match result {
+        Ok(n) => reply.written(n as u32),
+        Err(e) => reply.error(errno(e)),
     }
 }
 
@@ -220,12 +243,16 @@ impl fuser::Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        guarded("setattr", || {
-            match self.union.setattr(ino.0, &set, &caller(request, 0)) {
-                Ok(a) => reply.attr(&self.ttl, &attr(&a)),
-                Err(e) => reply.error(errno(e)),
-            }
-        });
+        let (union, ttl, who) = (self.union.clone(), self.ttl, caller(request, 0));
+        let act = move || match union.setattr(ino.0, &set, &who) {
+            Ok(a) => reply.attr(&ttl, &attr(&a)),
+            Err(e) => reply.error(errno(e)),
+        };
+        if self.takes_long(ino) {
+            elsewhere("setattr", act);
+        } else {
+            guarded("setattr", act);
+        }
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -396,10 +423,13 @@ impl fuser::Filesystem for Adapter {
             let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
                 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let who = clear.then(|| caller(request, 0));
-            match self.union.write(ino.0, offset, data, who.as_ref()) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(e)),
+            if self.takes_long(ino) {
+                let (union, data) = (self.union.clone(), data.to_vec());
+                return elsewhere("write", move || {
+                    written(reply, union.write(ino.0, offset, &data, who.as_ref()));
+                });
             }
+            written(reply, self.union.write(ino.0, offset, data, who.as_ref()));
         });
     }
 
@@ -674,9 +704,12 @@ impl fuser::Filesystem for Adapter {
             let len = len.min(i32::MAX as u64) as usize;
             let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
             let who = caller(request, 0);
-            match self.union.copy_file_range(from, to, len, &who) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(e)),
+            let union = self.union.clone();
+            let act = move || written(reply, union.copy_file_range(from, to, len, &who));
+            if len as u64 > LONG_COPY || self.takes_long(ino_out) {
+                elsewhere("copy_file_range", act);
+            } else {
+                act();
             }
         });
     }

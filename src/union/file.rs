@@ -10,6 +10,16 @@ use crate::sys::io::{self, flags};
 use crate::sys::path::At;
 
 impl Union {
+    /// How many bytes the first change of file `ino` has to copy; 0 once it is in the
+    /// upper.
+    pub fn bytes_to_copy_up(&self, ino: Ino) -> u64 {
+        let Ok(node) = self.node(ino) else { return 0 };
+        if node.in_upper() || !node.is_file() || self.tree.layers.upper.is_none() {
+            return 0;
+        }
+        self.tree.look(&node).map_or(0, |look| look.stat.size)
+    }
+
     /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
     /// those of the open file that is read.
     ///
