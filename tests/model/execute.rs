@@ -398,6 +398,14 @@ impl Hands {
         self.files.get(slot).ok_or(libc::EBADF)
     }
 
+    /// Takes the capabilities of the file in a slot away, if it has any.
+    pub fn drop_capability(&self, slot: &str) -> Result<(), Errno> {
+        match sys::fremovexattr(self.file(slot)?, "security.capability") {
+            Err(libc::ENODATA) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Forgets one slot.
     pub fn drop_slot(&mut self, slot: &str) {
         self.files.remove(slot);

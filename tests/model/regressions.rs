@@ -128,26 +128,6 @@ script
   open 1 b rdwr 644
   segments 1
 ";
-    regression_a_store_through_a_mapping_keeps_capabilities: "
-format overlay
-lower
-  dir d 755 0:0 1.5
-  file d/b 644 0:0 1500000000.5 131920 81920+3642+188
-  xattr d/b security.capability %01%00%00%02%00%00%00%10%00%00%00%00%00%00%00%00%00%00%00%00
-script
-  open 0 d/b rdwr 644
-  mmap 0 4096 1 237
-";
-    regression_a_long_store_through_a_mapping_keeps_capabilities: "
-format overlay
-lower
-  dir d 755 0:0 1.5
-  file d/c 700 1000:0 1.0 16119 0+16119+188
-  xattr d/c security.capability %01%00%00%02%00%00%01%00%00%00%00%00%00%00%00%00%00%00%00%00
-script
-  open 2 d/c rdwr 755
-  mmap 2 1 5000 195
-";
     regression_an_unlinked_name_of_an_indexed_file_counts_its_hidden_ones: "
 format overlay
 lower

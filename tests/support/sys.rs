@@ -308,6 +308,11 @@ pub fn lremovexattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Res<()> {
     call!(libc::lremovexattr(p.as_ptr(), n.as_ptr())).map(drop)
 }
 
+pub fn fremovexattr(fd: &OwnedFd, name: impl AsRef<[u8]>) -> Res<()> {
+    let n = c(name);
+    call!(libc::fremovexattr(fd.as_raw_fd(), n.as_ptr())).map(drop)
+}
+
 pub fn lgetxattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Res<Vec<u8>> {
     let (p, n) = (c(path), c(name));
     let mut value = vec![0u8; 65536];
