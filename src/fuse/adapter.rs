@@ -8,7 +8,7 @@ use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use crate::config::plan::{CacheTimeout, MountPlan};
 use crate::error::{Errno, Result};
 use crate::sys::creds::Caller;
-use crate::union::{Entry, New, SetAttr, Union};
+use crate::union::{Entry, New, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
@@ -419,17 +419,24 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         guarded("write", || {
-            // A store through a mapping clears nothing, and comes from nobody.
-            let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
-                && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-            let who = clear.then(|| caller(request, 0));
+            let who = caller(request, 0);
+            let union = self.union.clone();
+            let put = move |data: &[u8]| {
+                let by = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    Writer::Mapping
+                } else if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                    Writer::Unprivileged(&who)
+                } else {
+                    Writer::Privileged
+                };
+                written(reply, union.write(ino.0, offset, data, by));
+            };
             if self.takes_long(ino) {
-                let (union, data) = (self.union.clone(), data.to_vec());
-                return elsewhere("write", move || {
-                    written(reply, union.write(ino.0, offset, &data, who.as_ref()));
-                });
+                let data = data.to_vec();
+                elsewhere("write", move || put(&data));
+            } else {
+                put(data);
             }
-            written(reply, self.union.write(ino.0, offset, data, who.as_ref()));
         });
     }
 
