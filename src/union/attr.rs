@@ -193,7 +193,8 @@ impl Union {
                 best_effort("clear capabilities", other);
             }
         }
-        node.set_harmless(true);
+        // What a member of the group may leave, a stranger may have to clear.
+        node.set_harmless(kept & (S_ISUID | S_ISGID) == 0);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::door::Part;
+use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
@@ -213,7 +214,12 @@ impl Union {
                 let attr = self.attr_of_look(node.node(), look)?;
                 return Ok(Entry { node, attr });
             }
-            let known = node.node().stack();
+            let mut known = node.node().stack();
+            if upper.is_some() && known.upper.is_none() {
+                // Its copy-up is published and about to be known.
+                wait_for_copyup(node.node());
+                known = node.node().stack();
+            }
             if node.node().kind != kind || upper.is_some() && known.upper != upper {
                 continue;
             }
