@@ -4,6 +4,7 @@ mod bad_input;
 mod changes;
 mod daemon;
 mod helper_form;
+mod load;
 mod manual;
 mod run;
 #[path = "../support/mod.rs"]
