@@ -53,6 +53,14 @@ pub fn read(
     Ok(value.map(|v| decode(&v, upper, lower).unwrap_or(upper.saturating_sub(1))))
 }
 
+/// Whether the count is relative to the lower file (see [`settle`]).
+///
+/// # Errors
+/// getxattr's.
+pub fn is_unsettled(keys: &IdentityKeys, at: At<'_>) -> Result<bool, SysError> {
+    Ok(xattr::get_optional(at, keys.nlink)?.is_some_and(|value| value.starts_with(b"L")))
+}
+
 /// A count that is relative to the lower file (whoever was about to give it a name was
 /// killed) is made relative to the upper one, as long as the lower file is at hand.
 ///

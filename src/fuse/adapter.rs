@@ -8,7 +8,7 @@ use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use crate::config::plan::{CacheTimeout, MountPlan};
 use crate::error::{Errno, Result};
 use crate::sys::creds::Caller;
-use crate::union::{Entry, New, SetAttr, Union};
+use crate::union::{Entry, New, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
@@ -33,6 +33,9 @@ const READDIR_BATCH: usize = 1024;
 const READDIRPLUS_BATCH: usize = 32;
 const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
+/// A copy-up of more bytes than this is done in a thread of its own: the threads that
+/// read requests are few, and must not all be busy copying.
+const LONG_COPY: u64 = 4 << 20;
 
 /// Answers the kernel's requests from a [`Union`].
 #[derive(Debug)]
@@ -65,6 +68,11 @@ impl Adapter {
         &self.union
     }
 
+    /// Whether changing `ino` has to copy so much that it is done elsewhere.
+    fn takes_long(&self, ino: INodeNo) -> bool {
+        self.union.bytes_to_copy_up(ino.0) > LONG_COPY
+    }
+
     fn answer_entry(&self, reply: ReplyEntry, result: Result<Entry<'_>>) {
         match result {
             Ok(entry) => {
@@ -90,6 +98,21 @@ fn caller(request: &Request, umask: u32) -> Caller {
 fn guarded(operation: &'static str, act: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(act)).is_err() {
         log::error!("{operation}: a bug in plyfs; the request was answered with EIO");
+    }
+}
+
+/// Runs `act` in a thread of its own.
+fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name(operation.into());
+    if let Err(e) = thread.spawn(move || guarded(operation, act)) {
+        log::error!("{operation}: no thread for it: {e}; the request was answered with EIO");
+    }
+}
+
+fn written(reply: ReplyWrite, result: Result<usize>) {
+    match result {
+        Ok(n) => reply.written(n as u32),
+        Err(e) => reply.error(errno(e)),
     }
 }
 
@@ -220,12 +243,16 @@ impl fuser::Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        guarded("setattr", || {
-            match self.union.setattr(ino.0, &set, &caller(request, 0)) {
-                Ok(a) => reply.attr(&self.ttl, &attr(&a)),
-                Err(e) => reply.error(errno(e)),
-            }
-        });
+        let (union, ttl, who) = (self.union.clone(), self.ttl, caller(request, 0));
+        let act = move || match union.setattr(ino.0, &set, &who) {
+            Ok(a) => reply.attr(&ttl, &attr(&a)),
+            Err(e) => reply.error(errno(e)),
+        };
+        if self.takes_long(ino) {
+            elsewhere("setattr", act);
+        } else {
+            guarded("setattr", act);
+        }
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -392,13 +419,23 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         guarded("write", || {
-            // A store through a mapping clears nothing, and comes from nobody.
-            let clear = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
-                && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-            let who = clear.then(|| caller(request, 0));
-            match self.union.write(ino.0, offset, data, who.as_ref()) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(e)),
+            let who = caller(request, 0);
+            let union = self.union.clone();
+            let put = move |data: &[u8]| {
+                let by = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    Writer::Mapping
+                } else if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                    Writer::Unprivileged(&who)
+                } else {
+                    Writer::Privileged
+                };
+                written(reply, union.write(ino.0, offset, data, by));
+            };
+            if self.takes_long(ino) {
+                let data = data.to_vec();
+                elsewhere("write", move || put(&data));
+            } else {
+                put(data);
             }
         });
     }
@@ -674,9 +711,12 @@ impl fuser::Filesystem for Adapter {
             let len = len.min(i32::MAX as u64) as usize;
             let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
             let who = caller(request, 0);
-            match self.union.copy_file_range(from, to, len, &who) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(e)),
+            let union = self.union.clone();
+            let act = move || written(reply, union.copy_file_range(from, to, len, &who));
+            if len as u64 > LONG_COPY || self.takes_long(ino_out) {
+                elsewhere("copy_file_range", act);
+            } else {
+                act();
             }
         });
     }

@@ -21,7 +21,7 @@ const TEMPORARIES: &[u8] = b"work";
 const INDEX: &[u8] = b"index";
 
 /// How long a new mount waits for the daemon of the last one to let go.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An open, locked and swept work directory.
 #[derive(Debug)]

@@ -11,9 +11,12 @@ use crate::sys::fs;
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a file that moves while it is reached is tried again.
 const TRIES: usize = 16;
+/// How long one that keeps moving is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A real file: a directory that is held open and one component of it, or the file
 /// itself held open.
@@ -209,7 +212,13 @@ impl Tree {
         mut act: impl FnMut(&Layer, At<'_>) -> std::result::Result<(T, u64), SysError>,
     ) -> Result<T> {
         let mut last = Errno::ESTALE;
-        for _ in 0..TRIES {
+        let mut still = None;
+        for round in 0..TRIES {
+            if round == TRIES / 2 {
+                // Whoever moves it holds this lock. A caller that has it itself never
+                // gets here: under the lock the file stays where it is.
+                still = node.copyup.try_lock_for(PATIENCE);
+            }
             let upper = node.stack().upper;
             let (layer, door) = self.door(node)?;
             match act(&layer, door.at()) {
@@ -219,6 +228,7 @@ impl Tree {
                 Err(e) => return Err(e.errno),
             }
         }
+        drop(still);
         Err(last)
     }
 

@@ -268,5 +268,6 @@ impl Tree {
                 _ => None,
             };
         }
+        self.table.shrink();
     }
 }

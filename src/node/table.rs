@@ -5,7 +5,7 @@ use crate::merge::inomap::{Ino, ROOT};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
@@ -13,7 +13,15 @@ const SHARDS: usize = 16;
 #[derive(Debug, Default)]
 pub struct NodeTable {
     shards: [Mutex<HashMap<Ino, Arc<Node>>>; SHARDS],
+    len: AtomicUsize,
+    /// The most nodes there were since memory was last given back.
+    peak: AtomicUsize,
 }
+
+/// Memory is given back each time this share of the nodes is left, and no more often.
+const SHRINK_AT: usize = 4;
+/// Tables that are smaller than this are left as they are.
+const SMALL: usize = 4096;
 
 impl NodeTable {
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
@@ -22,6 +30,26 @@ impl NodeTable {
 
     pub(super) fn insert_root(&self, root: Arc<Node>) {
         self.shard(root.ino).lock().insert(root.ino, root);
+        self.len.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives memory back when most nodes are gone.
+    pub(super) fn shrink(&self) {
+        let (len, peak) = (self.len(), self.peak.load(Ordering::Relaxed));
+        if peak < SMALL || len > peak / SHRINK_AT {
+            return;
+        }
+        let ours = self
+            .peak
+            .compare_exchange(peak, len, Ordering::Relaxed, Ordering::Relaxed);
+        if ours.is_ok() {
+            for shard in &self.shards {
+                let mut shard = shard.lock();
+                let room = shard.len() * 2;
+                shard.shrink_to(room);
+            }
+            crate::sys::memory::give_back();
+        }
     }
 
     /// The node `ino`, if it is known.
@@ -31,7 +59,7 @@ impl NodeTable {
 
     /// How many nodes are known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().len()).sum()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether none is.
@@ -46,7 +74,7 @@ impl NodeTable {
         let before = node.lookups.load(Ordering::Relaxed);
         let left = before.saturating_sub(count);
         node.lookups.store(left, Ordering::Relaxed);
-        Self::take_if_unused(&mut shard, ino)
+        self.take_if_unused(&mut shard, ino)
     }
 
     /// Lets go of `node`; the node, if nothing else wants it and it left the table.
@@ -54,15 +82,19 @@ impl NodeTable {
         let ino = node.ino;
         let mut shard = self.shard(ino).lock();
         drop(node);
-        Self::take_if_unused(&mut shard, ino)
+        self.take_if_unused(&mut shard, ino)
     }
 
-    fn take_if_unused(shard: &mut HashMap<Ino, Arc<Node>>, ino: Ino) -> Option<Arc<Node>> {
+    fn take_if_unused(&self, shard: &mut HashMap<Ino, Arc<Node>>, ino: Ino) -> Option<Arc<Node>> {
         let node = shard.get(&ino)?;
         let unused = ino != ROOT
             && node.lookups.load(Ordering::Relaxed) == 0
             && Arc::strong_count(node) == 1;
-        if unused { shard.remove(&ino) } else { None }
+        if !unused {
+            return None;
+        }
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        shard.remove(&ino)
     }
 }
 
@@ -112,6 +144,11 @@ impl Tree {
             tree: self,
             node: Some(node.clone()),
         };
+        drop(shard);
+        if made {
+            let len = self.table.len.fetch_add(1, Ordering::Relaxed) + 1;
+            self.table.peak.fetch_max(len, Ordering::Relaxed);
+        }
         (reference, made)
     }
 }

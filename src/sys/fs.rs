@@ -487,8 +487,30 @@ pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
     .map(drop)
 }
 
-/// ioctl FS_IOC_GETFSUUID (Linux 6.9): what the kernel knows a filesystem's UUID to be.
+/// What the kernel knows a filesystem's UUID to be: ioctl FS_IOC_GETFSUUID (Linux 6.9),
+/// which btrfs does not answer, so BTRFS_IOC_FS_INFO after it.
 pub fn fs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
+    generic_uuid(fd).or_else(|_| btrfs_uuid(fd))
+}
+
+/// `struct btrfs_ioctl_fs_info_args`: max_id (8), num_devices (8), fsid (16), …
+fn btrfs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
+    const BTRFS_IOC_FS_INFO: u32 = 0x8400_941f;
+    let mut out = [0u8; 1024];
+    // SAFETY: the command writes at most 1024 bytes, as its number says.
+    check("ioctl(BTRFS_IOC_FS_INFO)", unsafe {
+        libc::ioctl(
+            fd.as_fd().as_raw_fd(),
+            BTRFS_IOC_FS_INFO as libc::Ioctl,
+            out.as_mut_ptr(),
+        )
+    })?;
+    let mut uuid = [0u8; 16];
+    uuid.copy_from_slice(&out[16..32]);
+    Ok(uuid)
+}
+
+fn generic_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
     const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
     let mut out = [0u8; 17];
     // SAFETY: the command writes a length byte and 16 bytes.

@@ -11,6 +11,7 @@ pub mod errno;
 pub mod fs;
 pub mod fusermount;
 pub mod io;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod path;

@@ -128,7 +128,7 @@ impl Union {
         self.ensure(&node, set.size.map_or(Keep::All, Keep::Bytes))?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
-            io::truncate(&*file, size)?;
+            io::truncate_quietly(&*file, size)?;
         }
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.size.is_some() && caller.uid != 0 {
@@ -193,7 +193,8 @@ impl Union {
                 best_effort("clear capabilities", other);
             }
         }
-        node.set_harmless(true);
+        // What a member of the group may leave, a stranger may have to clear.
+        node.set_harmless(kept & (S_ISUID | S_ISGID) == 0);
         Ok(())
     }
 

@@ -2,14 +2,39 @@
 
 use super::Union;
 use crate::copyup::Keep;
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
+use crate::node::Node;
 use crate::sys::creds::Caller;
-use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY};
+use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
 use crate::sys::io::{self, flags};
 use crate::sys::path::At;
+use crate::sys::xattr;
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+/// Who writes, and so what the write clears.
+#[derive(Clone, Copy, Debug)]
+pub enum Writer<'a> {
+    /// Somebody whose writes leave setuid and setgid alone.
+    Privileged,
+    /// This caller, whose writes clear setuid, setgid and capabilities.
+    Unprivileged(&'a Caller),
+    /// A store through a mapping, which clears nothing.
+    Mapping,
+}
 
 impl Union {
+    /// How many bytes the first change of file `ino` has to copy; 0 once it is in the
+    /// upper.
+    pub fn bytes_to_copy_up(&self, ino: Ino) -> u64 {
+        let Ok(node) = self.node(ino) else { return 0 };
+        if node.in_upper() || !node.is_file() || self.tree.layers.upper.is_none() {
+            return 0;
+        }
+        self.tree.look(&node).map_or(0, |look| look.stat.size)
+    }
+
     /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
     /// those of the open file that is read.
     ///
@@ -27,25 +52,43 @@ impl Union {
         Ok(io::read_full(&*file, buf, at)?)
     }
 
-    /// Writes `data` at offset `at` of `ino`; how many bytes went. With `clear_for`,
-    /// what a write by that caller clears is cleared.
+    /// Writes `data` at offset `at` of `ino`; how many bytes went.
     ///
     /// # Errors
     /// Those of copy-up and of writing.
-    pub fn write(
-        &self,
-        ino: Ino,
-        at: u64,
-        data: &[u8],
-        clear_for: Option<&Caller>,
-    ) -> Result<usize> {
+    pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
         self.ensure(&node, Keep::All)?;
         let file = self.tree.writer(&node)?;
-        if let Some(caller) = clear_for {
-            self.clear_privileges(&node, caller)?;
+        match by {
+            Writer::Privileged => {}
+            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
+            Writer::Mapping if node.is_harmless() => {}
+            Writer::Mapping => return self.write_keeping_capability(&node, &file, at, data),
         }
         Ok(io::write_full(&*file, data, at)?)
+    }
+
+    /// A store through a mapping takes no capability away, but the write that brings it
+    /// to the upper would.
+    fn write_keeping_capability(
+        &self,
+        node: &Node,
+        file: &OwnedFd,
+        at: u64,
+        data: &[u8],
+    ) -> Result<usize> {
+        const KEY: &CStr = c"security.capability";
+        let real = At::fd(file);
+        let capability = xattr::get_optional(real, KEY)?;
+        let written = io::write_full(file, data, at)?;
+        match capability {
+            Some(value) => {
+                best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
+            }
+            None => node.set_harmless(fs::stat(real)?.mode & (S_ISUID | S_ISGID) == 0),
+        }
+        Ok(written)
     }
 
     /// fallocate(2) on `ino`.

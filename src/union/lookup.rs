@@ -11,6 +11,7 @@ use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::door::Part;
+use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
@@ -184,7 +185,7 @@ impl Union {
             Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
         let ino = match stack.upper {
-            Some(_) => self.identity_of_upper(dir, name, &top.stat)?,
+            Some(_) => self.identity_of_upper(dir, name, parts, &top.stat)?,
             None => self.tree.ino_of_stat(&top.stat),
         };
         self.intern_as(ino, place, stack, &top).map(Some)
@@ -213,7 +214,12 @@ impl Union {
                 let attr = self.attr_of_look(node.node(), look)?;
                 return Ok(Entry { node, attr });
             }
-            let known = node.node().stack();
+            let mut known = node.node().stack();
+            if upper.is_some() && known.upper.is_none() {
+                // Its copy-up is published and about to be known.
+                wait_for_copyup(node.node());
+                known = node.node().stack();
+            }
             if node.node().kind != kind || upper.is_some() && known.upper != upper {
                 continue;
             }
@@ -267,7 +273,13 @@ impl Union {
 
     /// The number of an upper file: that of its origin, so that it is the same before
     /// and after copy-up; its own where it has none.
-    fn identity_of_upper(&self, dir: &Arc<Node>, name: &[u8], stat: &Stat) -> Result<Ino> {
+    fn identity_of_upper(
+        &self,
+        dir: &Arc<Node>,
+        name: &[u8],
+        parts: &[Part],
+        stat: &Stat,
+    ) -> Result<Ino> {
         let own = self.tree.ino_of_stat(stat);
         if !self.is_impure(dir)? {
             return Ok(own);
@@ -276,9 +288,28 @@ impl Union {
         let fd = self.tree.upper_dir(dir)?;
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
+        if origin.is_some() && stat.nlink > 1 && !stat.is_dir() {
+            self.settle_links(dir, name, parts, stat)?;
+        }
         Ok(origin
             .and_then(|origin| self.origin_id(&origin))
             .map_or(own, |id| self.tree.ino_of(id)))
+    }
+
+    /// The link count of an upper name that was killed on the way to being one is relative
+    /// to the lower file, which is under the same name.
+    fn settle_links(&self, dir: &Node, name: &[u8], parts: &[Part], stat: &Stat) -> Result<()> {
+        let keys = self.tree.upper_layer()?.identity_keys();
+        let fd = self.tree.upper_dir(dir)?;
+        let at = At::new(&*fd, name);
+        if !nlink::is_unsettled(keys, at)? {
+            return Ok(());
+        }
+        let lower = parts.get(1..).unwrap_or_default();
+        if let Some(links) = self.see(dir, lower, name)?.lower_links() {
+            nlink::settle(keys, at, stat.nlink, links)?;
+        }
+        Ok(())
     }
 
     /// Which lower file an origin names.

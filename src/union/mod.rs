@@ -14,6 +14,7 @@ mod xattr;
 pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
+pub use file::Writer;
 pub use lookup::Entry;
 
 use crate::config::plan::{MountPlan, Redirects};

@@ -50,8 +50,6 @@ impl fmt::Display for Failure {
 pub struct Runner {
     dir: PathBuf,
     subject: Subject,
-    /// The machine's root, to come back to from a union's.
-    root: OwnedFd,
 }
 
 /// One of the two unions.
@@ -62,6 +60,8 @@ struct Side {
     stack: Stack,
     mounted: Option<Mounted>,
     hands: Hands,
+    /// The machine's root, to come back to from the union's.
+    machine: OwnedFd,
     /// The lowers as they were made.
     pristine: Vec<Tree>,
 }
@@ -89,6 +89,8 @@ impl Side {
             upper.clone_from(&case.upper);
         }
         materialise(&upper, &dir.join("u"), MarkFormat::Overlay);
+        let machine =
+            sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY, 0).expect("/ can be opened");
         let pristine = lowers.iter().map(|at| tree::read(at)).collect();
         Side {
             name,
@@ -97,6 +99,7 @@ impl Side {
             stack,
             mounted: None,
             hands: Hands::default(),
+            machine,
             pristine,
         }
     }
@@ -120,8 +123,16 @@ impl Side {
         self.dir.join("m")
     }
 
+    /// As a program inside sees it: an absolute symlink on the way stays in the union.
     fn lstat(&self, word: &str) -> sys::Res<sys::Stat> {
-        sys::lstat([self.root().as_os_str().as_bytes(), &path(word)].concat())
+        self.inside(|| sys::lstat(path(word)))
+    }
+
+    fn inside<T>(&self, work: impl FnOnce() -> sys::Res<T>) -> sys::Res<T> {
+        sys::chroot(self.root().as_os_str().as_bytes())?;
+        let outcome = work();
+        sys::leave_chroot(&self.machine)?;
+        outcome
     }
 
     /// The whole view, without what is known to be wrong in the kernel's: it lists stray whiteouts
@@ -157,11 +168,10 @@ impl Side {
 /// Names that a script's lines may have changed since a directory was opened.
 type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
-struct Match<'a> {
+struct Match {
     format: MarkFormat,
     kernel: Side,
     other: Side,
-    root: &'a OwnedFd,
     watchdog: Watchdog,
     touched: Touched,
     /// A recursive removal has happened: any name may be touched.
@@ -177,8 +187,7 @@ impl Runner {
     pub fn new(dir: PathBuf, subject: Subject) -> Runner {
         // One thread may enter another root and umask without the others.
         sys::unshare_fs().expect("root may unshare");
-        let root = sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY, 0).expect("/ can be opened");
-        Runner { dir, subject, root }
+        Runner { dir, subject }
     }
 
     /// The case of `seed`, its script written while it runs.
@@ -229,7 +238,6 @@ impl Runner {
             format,
             kernel,
             other,
-            root: &self.root,
             watchdog: Watchdog::new(LIMIT),
             touched: Touched::new(),
             wild: false,
@@ -270,7 +278,7 @@ impl Runner {
     }
 }
 
-impl Match<'_> {
+impl Match {
     fn mount(&mut self) -> Result<(), Vec<String>> {
         self.kernel.mount(&self.watchdog)?;
         self.other.mount(&self.watchdog)
@@ -306,10 +314,10 @@ impl Match<'_> {
     }
 
     /// Does `line` on one side, from inside its root.
-    fn on(root: &OwnedFd, side: &mut Side, step: &Step<'_>) -> Outcome {
-        sys::chroot(side.root().as_os_str().as_bytes())?;
-        let outcome = execute::execute(step, &mut side.hands);
-        sys::leave_chroot(root)?;
+    fn on(side: &mut Side, step: &Step<'_>) -> Outcome {
+        let mut hands = std::mem::take(&mut side.hands);
+        let outcome = side.inside(|| execute::execute(step, &mut hands));
+        side.hands = hands;
         outcome
     }
 
@@ -322,8 +330,8 @@ impl Match<'_> {
         }
         let paths = step.paths();
         let before: Vec<_> = paths.iter().map(|p| self.other.lstat(p)).collect();
-        let expected = Self::on(self.root, &mut self.kernel, &step);
-        let got = Self::on(self.root, &mut self.other, &step);
+        let expected = Self::on(&mut self.kernel, &step);
+        let got = Self::on(&mut self.other, &step);
         self.touch(&step);
         if step.verb() == "rename" && expected.is_err() {
             self.forgive_parents(&paths);
@@ -372,8 +380,8 @@ impl Match<'_> {
                 continue;
             };
             if theirs.mtime != ours.mtime && tree::time(theirs.mtime) == "recent" {
-                let at = [self.kernel.root().as_os_str().as_bytes(), &path(parent)].concat();
-                let put_back = sys::utimens(at, [sys::OMIT, ours.mtime]);
+                let times = [sys::OMIT, ours.mtime];
+                let put_back = self.kernel.inside(|| sys::utimens(path(parent), times));
                 assert!(put_back.is_ok(), "{parent}: {put_back:?}");
             }
         }

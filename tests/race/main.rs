@@ -152,13 +152,13 @@ fn one_step(m: &Path, rng: &mut Rng) {
             honest("list", listed);
         }
         14 => honest("truncate", sys::truncate(&p, 100)),
-        _ => honest(
-            "write",
-            sys::open(&p, libc::O_RDWR | calm, 0).and_then(|fd| {
-                sys::pwrite(&fd, b"race", rng.below(5000))?;
-                sys::fstat(&fd)
-            }),
-        ),
+        _ => match sys::open(&p, libc::O_RDWR | calm, 0) {
+            Err(e) => honest::<()>("open", Err(e)),
+            Ok(fd) => {
+                honest("write", sys::pwrite(&fd, b"race", rng.below(5000)));
+                honest("fstat", sys::fstat(&fd));
+            }
+        },
     }
 }
 
