@@ -11,7 +11,7 @@ fn can_mount() -> Option<Stage> {
 }
 
 fn flags(stage: &Stage) -> String {
-    let all = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let all = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc is mounted");
     let at = format!(" {} ", stage.path("mnt").display());
     let line = all
         .lines()
@@ -79,7 +79,7 @@ fn names_in_proc_mounts_can_be_chosen() {
     let Some(stage) = can_mount() else { return };
     stage.quietly(&["-o", "lowerdir=low,fsname=my disk,subtype=union", "mnt"]);
     assert_eq!(stage.mounted("mnt").expect("mounted").1, "fuse.union");
-    let all = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let all = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc is mounted");
     assert!(all.contains("fuse.union my\\040disk "));
     let mut umount = Command::new("umount");
     let out = run(umount.arg(stage.path("mnt")), LIMIT).expect("it ends in time");

@@ -1,8 +1,10 @@
 //! The command line as its users meet it: refusals, the daemon, mount(8), `plyfs run`.
 
 mod bad_input;
+mod changes;
 mod daemon;
 mod helper_form;
+mod load;
 mod manual;
 mod run;
 #[path = "../support/mod.rs"]

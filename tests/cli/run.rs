@@ -12,7 +12,7 @@ use crate::tools::{
 
 /// Who runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+pub enum Who {
     Root,
     User,
 }
@@ -34,14 +34,14 @@ impl Who {
     }
 
     /// `plyfs run ARGS -- sh -c SCRIPT`, to its end.
-    fn runs(self, stage: &Stage, args: &[&str], script: &str) -> Output {
+    pub fn runs(self, stage: &Stage, args: &[&str], script: &str) -> Output {
         let args = [&["run"], args, &["--", "sh", "-c", script]].concat();
         run_limited(&mut self.command(stage, &args), LIMIT).expect("it ends in time")
     }
 }
 
 /// Everyone who can run it here, each with a stage of their own.
-fn everyone() -> Vec<(Who, Stage)> {
+pub fn everyone() -> Vec<(Who, Stage)> {
     let mut all = Vec::new();
     if sys::is_root() && skip::can_mount() {
         all.push((Who::Root, Stage::new()));
@@ -57,7 +57,7 @@ fn everyone() -> Vec<(Who, Stage)> {
 }
 
 /// The lines about changes, with `$D` for the stage's directory.
-fn changes(stage: &Stage, out: &Output) -> Vec<String> {
+pub fn changes(stage: &Stage, out: &Output) -> Vec<String> {
     let dir = stage.scratch.path().display().to_string();
     stdout(out)
         .lines()
@@ -67,7 +67,7 @@ fn changes(stage: &Stage, out: &Output) -> Vec<String> {
 }
 
 /// Where the upper is kept.
-fn kept(out: &Output) -> Option<String> {
+pub fn kept(out: &Output) -> Option<String> {
     let said = stdout(out);
     let place = said
         .lines()

@@ -1,5 +1,6 @@
 //! What these tests share: the program called in many ways, and conditions awaited.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub struct Stage {
 impl Stage {
     /// `low`, `low2`, `up`, `work` and `mnt`, with a file or two in the lowers.
     pub fn new() -> Stage {
+        enter_own_mounts();
         let stage = Stage {
             scratch: Scratch::new(),
         };
@@ -125,7 +127,7 @@ impl Stage {
     /// The place of `name`, if something is mounted there: (device minor, type).
     pub fn mounted(&self, name: &str) -> Option<(u64, String)> {
         let wanted = self.path(name);
-        let all = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+        let all = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc is mounted");
         all.lines().rev().find_map(|line| {
             let fields: Vec<_> = line.split(' ').collect();
             let at = fields.get(4).map(Path::new)?;
@@ -154,6 +156,21 @@ impl Stage {
                 })
             })
             .expect("the daemon has a thread named after its connection")
+    }
+}
+
+/// Puts this thread, and what it starts, into a mount namespace of its own, if it may: else
+/// whoever makes one meanwhile has a copy of our mounts in it, and keeps their daemons alive.
+fn enter_own_mounts() {
+    thread_local!(static ENTERED: Cell<bool> = const { Cell::new(false) });
+    if ENTERED.replace(true) || !sys::is_root() {
+        return;
+    }
+    // SAFETY: no memory is involved, and a thread may leave the others' mount namespace.
+    let left = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    if left {
+        sys::mount("none", b"/", "", private, b"").expect("mounts of our own can be made private");
     }
 }
 

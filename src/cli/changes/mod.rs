@@ -5,7 +5,9 @@
 //! copied up and is as it was.
 
 mod below;
+mod links;
 
+use crate::config::plan::Redirects;
 use crate::error::{Errno, SysError};
 use crate::layer::marks::{WHITEOUT_PREFIX, hidden_by_file};
 use crate::layer::private::{is_own, names};
@@ -13,7 +15,7 @@ use crate::sys::creds::overflow_ids;
 use crate::sys::fs::{O_DIRECTORY, O_PATH, O_RDONLY, Stat, open_path, readlink, stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
-use below::{Below, Sight, entries, is_opaque, is_whiteout, open_dir, sight, visible};
+use below::{Below, Lowers, Sight, entries, is_opaque, is_whiteout, open_dir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -72,6 +74,10 @@ pub struct Tree<'a> {
     /// What the upper's own attributes were before, if it was new; else they are compared
     /// with the topmost lower's.
     pub before: Option<&'a Look>,
+    /// Where hard links that were copied up are found by their other names.
+    pub index: Option<&'a Path>,
+    /// Whether redirects were followed.
+    pub redirects: Redirects,
 }
 
 /// The attributes of a directory.
@@ -104,23 +110,26 @@ impl Tree<'_> {
     /// Where the upper cannot be read.
     pub fn changes(&self, out: &mut Vec<Change>) -> Result<(), SysError> {
         let upper = open_path(self.upper, O_RDONLY | O_DIRECTORY)?;
-        let lowers = self
+        let open = |path: &PathBuf| {
+            let listed = open_path(path, O_RDONLY | O_DIRECTORY);
+            listed
+                .or_else(|_| open_path(path, O_PATH | O_DIRECTORY))
+                .ok()
+        };
+        let roots = self
             .lowers
             .iter()
-            .filter_map(|path| {
-                let listed = open_path(path, O_RDONLY | O_DIRECTORY);
-                listed
-                    .or_else(|_| open_path(path, O_PATH | O_DIRECTORY))
-                    .ok()
-            })
-            .map(Below::new)
-            .collect::<Vec<_>>();
+            .enumerate()
+            .filter_map(|(layer, path)| Some(Below::new(open(path)?, layer)))
+            .collect();
+        let lowers = &Lowers::new(roots, self.redirects.follows());
         let path = self.inside.as_os_str().as_bytes();
         let mut walk = Walk {
             out,
+            lowers,
             overflow: overflow_ids(),
         };
-        let differs = match (self.before, lowers.first()) {
+        let differs = match (self.before, lowers.roots().first()) {
             (Some(before), _) => Look::of(&upper)? != *before,
             (None, Some(top)) => walk.attributes_differ(&upper, &top.fd)?,
             (None, None) => false,
@@ -130,13 +139,54 @@ impl Tree<'_> {
             walk.tell(Kind::Modified, path);
         }
         let base = path.strip_suffix(b"/").unwrap_or(path);
-        walk.directory(base, &upper, &lowers, is_opaque(&upper))
+        let content = is_opaque(&upper).then_some(&[][..]);
+        walk.directory(base, &upper, lowers.roots(), content)?;
+        if let Some(index) = self.index {
+            links::tell(&mut walk, base, &upper, index)?;
+        }
+        Ok(())
     }
 }
 
 struct Walk<'a> {
     out: &'a mut Vec<Change>,
+    lowers: &'a Lowers,
     overflow: (u32, u32),
+}
+
+fn child(path: &[u8], name: &[u8]) -> Vec<u8> {
+    [path, b"/", name].concat()
+}
+
+/// What a directory of the upper has itself.
+#[derive(Default)]
+struct Own {
+    present: BTreeMap<Vec<u8>, Stat>,
+    deleted: BTreeSet<Vec<u8>>,
+}
+
+impl Own {
+    fn of(upper: &OwnedFd) -> Result<Own, SysError> {
+        let mut own = Own::default();
+        for name in entries(upper)? {
+            if name.starts_with(WHITEOUT_PREFIX) {
+                own.deleted
+                    .extend(hidden_by_file(&name).map(<[u8]>::to_vec));
+                continue;
+            }
+            match stat(At::new(upper, &name)) {
+                Ok(stat) if is_whiteout(upper, &name, &stat) => {
+                    own.deleted.insert(name);
+                }
+                Ok(stat) => {
+                    own.present.insert(name, stat);
+                }
+                Err(e) if e.errno == Errno::ENOENT => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(own)
+    }
 }
 
 impl Walk<'_> {
@@ -147,44 +197,41 @@ impl Walk<'_> {
         });
     }
 
-    /// One directory of the upper; `replaced` if it hides what the lowers have.
+    /// One directory of the upper. `before` is what the lowers have at its path. If it
+    /// shows other directories of theirs, or none, those are its `content`.
     fn directory(
         &mut self,
         path: &[u8],
         upper: &OwnedFd,
-        lowers: &[Below],
-        replaced: bool,
+        before: &[Below],
+        content: Option<&[Below]>,
     ) -> Result<(), SysError> {
-        let mut present = BTreeMap::new();
-        let mut deleted = BTreeSet::new();
-        for name in entries(upper)? {
-            if name.starts_with(WHITEOUT_PREFIX) {
-                deleted.extend(hidden_by_file(&name).map(<[u8]>::to_vec));
-                continue;
-            }
-            match stat(At::new(upper, &name)) {
-                Ok(stat) if is_whiteout(upper, &name, &stat) => {
-                    deleted.insert(name);
-                }
-                Ok(stat) => {
-                    present.insert(name, stat);
-                }
-                Err(e) if e.errno == Errno::ENOENT => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if replaced {
-            deleted.extend(visible(lowers));
-        }
-        let child = |name: &[u8]| [path, b"/", name].concat();
-        for name in deleted.iter().filter(|name| !present.contains_key(*name)) {
-            if !matches!(sight(lowers, name), Sight::Nothing) {
-                self.tell(Kind::Deleted, &child(name));
+        let Own { present, deleted } = Own::of(upper)?;
+        let shown: Vec<_> = self
+            .lowers
+            .visible(content.unwrap_or_default())
+            .into_iter()
+            .filter(|name| !present.contains_key(name) && !deleted.contains(name))
+            .collect();
+        let gone = match content {
+            Some(_) => self.lowers.visible(before),
+            None => deleted.clone(),
+        };
+        for name in gone {
+            let is_there = present.contains_key(&name) || shown.binary_search(&name).is_ok();
+            if !is_there && !matches!(self.lowers.sight(before, &name), Sight::Nothing) {
+                self.tell(Kind::Deleted, &child(path, &name));
             }
         }
         for (name, stat) in &present {
-            let hidden = replaced || deleted.contains(name);
-            self.entry(&child(name), upper, name, stat, lowers, hidden)?;
+            let content = match content {
+                None if deleted.contains(name) => Some(&[][..]),
+                other => other,
+            };
+            self.entry(&child(path, name), (upper, name, stat), before, content)?;
+        }
+        for name in &shown {
+            self.moved(path, name, before, content.unwrap_or_default());
         }
         Ok(())
     }
@@ -193,46 +240,88 @@ impl Walk<'_> {
     fn entry(
         &mut self,
         path: &[u8],
-        upper: &OwnedFd,
-        name: &[u8],
-        stat: &Stat,
-        lowers: &[Below],
-        replaced: bool,
+        (upper, name, stat): (&OwnedFd, &[u8], &Stat),
+        before: &[Below],
+        content: Option<&[Below]>,
     ) -> Result<(), SysError> {
         let dir = stat
             .is_dir()
             .then(|| open_dir(At::new(upper, name)))
             .transpose()?;
-        match (sight(lowers, name), dir) {
-            (Sight::Nothing, dir) => {
-                self.tell(Kind::Added, path);
-                dir.map_or(Ok(()), |dir| self.directory(path, &dir, &[], false))
-            }
+        match (self.lowers.sight(before, name), dir) {
             (Sight::Directory(parts), Some(dir)) => {
-                let replaced = replaced || is_opaque(&dir);
+                let content = self
+                    .content(&dir, name, before, content)
+                    .filter(|content| !same_dirs(content, &parts));
                 let differs = match parts.first() {
                     Some(top) => self.attributes_differ(&dir, &top.fd)?,
                     None => false,
                 };
-                if replaced || differs {
+                if content.is_some() || differs {
                     self.tell(Kind::Modified, path);
                 }
-                self.directory(path, &dir, &parts, replaced)
+                self.directory(path, &dir, &parts, content.as_deref())
             }
             (Sight::File(i, below), None) => {
-                let same = !replaced
-                    && lowers.get(i).is_some_and(|lower| {
-                        self.same_file((upper, stat), (&lower.fd, &below), name)
+                let same = content.is_none()
+                    && before.get(i).is_some_and(|lower| {
+                        self.same_file((At::new(upper, name), stat), (&lower.fd, &below), name)
                     });
                 if !same {
                     self.tell(Kind::Modified, path);
                 }
                 Ok(())
             }
-            (_, dir) => {
-                self.tell(Kind::Modified, path);
-                dir.map_or(Ok(()), |dir| self.directory(path, &dir, &[], false))
+            (sight, dir) => {
+                let is_new = matches!(sight, Sight::Nothing);
+                self.tell(if is_new { Kind::Added } else { Kind::Modified }, path);
+                let Some(dir) = dir else { return Ok(()) };
+                let content = self.content(&dir, name, before, content);
+                self.directory(path, &dir, &[], Some(&content.unwrap_or_default()))
             }
+        }
+    }
+
+    /// The lower directories that `dir`, named `name` in the upper, shows, unless they
+    /// are those at its own path. `before` and `content` are its parent's.
+    fn content(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        before: &[Below],
+        content: Option<&[Below]>,
+    ) -> Option<Vec<Below>> {
+        if is_opaque(dir) {
+            return Some(Vec::new());
+        }
+        if let Some(dirs) = self.lowers.redirected(dir, content.unwrap_or(before)) {
+            return Some(dirs);
+        }
+        Some(match self.lowers.sight(content?, name) {
+            Sight::Directory(parts) => parts,
+            Sight::Nothing | Sight::File(..) => Vec::new(),
+        })
+    }
+
+    /// `name` of lower directories that are seen at another path than their own.
+    fn moved(&mut self, path: &[u8], name: &[u8], before: &[Below], content: &[Below]) {
+        let path = child(path, name);
+        let old = self.lowers.sight(before, name);
+        let is_new = matches!(old, Sight::Nothing);
+        self.tell(if is_new { Kind::Added } else { Kind::Modified }, &path);
+        let Sight::Directory(content) = self.lowers.sight(content, name) else {
+            return;
+        };
+        let before = match old {
+            Sight::Directory(parts) => parts,
+            Sight::Nothing | Sight::File(..) => Vec::new(),
+        };
+        let shown = self.lowers.visible(&content);
+        for name in self.lowers.visible(&before).difference(&shown) {
+            self.tell(Kind::Deleted, &child(&path, name));
+        }
+        for name in &shown {
+            self.moved(&path, name, &before, &content);
         }
     }
 
@@ -255,11 +344,11 @@ impl Walk<'_> {
     /// Whether a copied-up file is as it was. Whoever writes to a file changes its time.
     fn same_file(
         &self,
-        (upper, new): (&OwnedFd, &Stat),
+        (upper, new): (At<'_>, &Stat),
         (lower, old): (&OwnedFd, &Stat),
         name: &[u8],
     ) -> bool {
-        let (upper, lower) = (At::new(upper, name), At::new(lower, name));
+        let lower = At::new(lower, name);
         new.mode == old.mode
             && self.same_owner(new, old)
             && new.rdev == old.rdev
@@ -268,6 +357,11 @@ impl Walk<'_> {
             && readlink(upper).ok() == readlink(lower).ok()
             && !xattrs_differ(upper, lower)
     }
+}
+
+/// Whether these are the same directories of the same layers.
+fn same_dirs(some: &[Below], others: &[Below]) -> bool {
+    some.len() == others.len() && some.iter().zip(others).all(|(one, other)| one.is(other))
 }
 
 /// Whether the extended attributes differ that a user sees.
@@ -334,6 +428,8 @@ mod tests {
             upper: &upper,
             lowers: &[low, base],
             before: None,
+            index: None,
+            redirects: Redirects::On,
         };
         let mut found = Vec::new();
         tree.changes(&mut found).expect("readable");
@@ -443,6 +539,77 @@ mod tests {
             put(upper.join("d/new"), "x");
         });
         assert_eq!(found, ["M /d", "D /d/a", "M /d/b", "D /d/c", "A /d/new"]);
+    }
+
+    /// Makes `dir` say that it is the lower directory at `to`.
+    fn redirect(dir: PathBuf, to: &str) {
+        mkdir(dir.clone());
+        let dir = open_path(&dir, O_RDONLY | O_DIRECTORY).expect("a directory");
+        xattr::set(At::fd(&dir), c"user.overlay.redirect", to.as_bytes(), 0).expect("an xattr");
+    }
+
+    #[test]
+    fn a_renamed_directory_is_deleted_and_added_with_all_that_is_in_it() {
+        let found = changes(|upper, low, base| {
+            put(base.join("d/a"), "x");
+            put(base.join("d/sub/b"), "x");
+            put(low.join("d/sub/c"), "x");
+            put(base.join("d/gone"), "x");
+            put(upper.join(".wh.d"), "");
+            redirect(upper.join("e"), "d");
+            put(upper.join("e/.wh.gone"), "");
+            put(upper.join("e/a"), "xyz");
+            put(upper.join("e/new"), "x");
+        });
+        let want = "D /d,A /e,A /e/a,A /e/new,A /e/sub,A /e/sub/b,A /e/sub/c";
+        assert_eq!(found.join(","), want);
+    }
+
+    #[test]
+    fn a_directory_that_was_renamed_away_and_back_is_not_listed() {
+        let found = changes(|upper, _, base| {
+            put(base.join("p/d/a"), "x");
+            put(base.join("p/d/b"), "x");
+            redirect(upper.join("p/d"), "/p/d");
+            put(upper.join("p/d/b"), "xyz");
+        });
+        assert_eq!(found, ["M /p/d/b"]);
+    }
+
+    #[test]
+    fn a_directory_renamed_over_another_replaces_what_was_there() {
+        let found = changes(|upper, _, base| {
+            put(base.join("d/both/x"), "x");
+            put(base.join("d/new"), "x");
+            put(base.join("e/both/y"), "x");
+            put(base.join("e/old"), "x");
+            put(upper.join(".wh.d"), "");
+            redirect(upper.join("e"), "/d");
+        });
+        let want = "D /d,M /e,M /e/both,A /e/both/x,D /e/both/y,A /e/new,D /e/old";
+        assert_eq!(found.join(","), want);
+    }
+
+    #[test]
+    fn a_renamed_directory_in_a_new_one_has_all_that_is_in_it() {
+        let found = changes(|upper, low, base| {
+            put(base.join("from/a"), "x");
+            redirect(low.join("d"), "/from");
+            put(low.join(".wh.from"), "");
+            put(upper.join(".wh.d"), "");
+            redirect(upper.join("n/d"), "/d");
+        });
+        assert_eq!(found, ["D /d", "A /n", "A /n/d", "A /n/d/a"]);
+    }
+
+    #[test]
+    fn a_redirect_to_nowhere_shows_nothing() {
+        let found = changes(|upper, _, base| {
+            put(base.join("d/a"), "x");
+            redirect(upper.join("d"), "/no/such");
+            redirect(upper.join("e"), "../d");
+        });
+        assert_eq!(found, ["M /d", "D /d/a", "A /e"]);
     }
 
     #[test]

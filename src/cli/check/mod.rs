@@ -6,7 +6,7 @@ use crate::config::plan::{MountPlan, UpperPlan, device_number};
 use crate::config::request::Request;
 use crate::error::{Errno, MountError, plain};
 use crate::sys::creds::effective_ids;
-use crate::sys::fs::{open_path, stat};
+use crate::sys::fs::{open_path, stat, statfs};
 use crate::sys::path::At;
 use crate::sys::process::{Access, ECONNABORTED, ENOTCONN, O_PATH, may_access};
 use overlap::Place;
@@ -61,6 +61,11 @@ pub fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> 
     if !stat.is_dir() {
         return Err(refuse(role, given, "not a directory", "give a directory"));
     }
+    // The kernel knows the attributes of a dead mount's files by heart, but asks for this.
+    match statfs(&fd).map_err(|e| e.errno) {
+        Err(e @ Errno(ENOTCONN | ECONNABORTED)) => Err(fail(io::Error::from_raw_os_error(e.0))),
+        Ok(_) | Err(_) => Ok(()),
+    }?;
     Ok(Place {
         role,
         given: given.to_owned(),

@@ -10,7 +10,7 @@ use crate::sys::signal::{self, SIGCHLD, SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::sys::userns;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
@@ -167,6 +167,19 @@ fn devices(target: &Path, identity: Identity) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The terminal that the command is started from.
+fn own_terminal() -> Option<PathBuf> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let streams = [
+        stdin.is_terminal(),
+        stdout.is_terminal(),
+        stderr.is_terminal(),
+    ];
+    let number = streams.iter().position(|is_terminal| *is_terminal)?;
+    let name = fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    (name.starts_with("/dev") && name.exists()).then_some(name)
+}
+
 /// An ordinary user keeps the host's terminals: programs find the one that they run on,
 /// and there is no more to do to them than outside. The host's root, who might do harm to
 /// those of others, gets new ones.
@@ -180,6 +193,12 @@ fn terminals(dev: &Path, identity: Identity) -> std::io::Result<()> {
     };
     let data = "newinstance,ptmxmode=0666,mode=0620";
     if identity == Identity::Same && mount("devpts", &pts, "devpts", flags, data).is_ok() {
+        if let Some(own) = own_terminal() {
+            // Programs that ask for its name look through /dev for it.
+            let console = dev.join("console");
+            File::create(&console)?;
+            best_effort("bring in our terminal", bind(&own, &console, false));
+        }
         return symlink("pts/ptmx", ptmx);
     }
     File::create(&ptmx)?;

@@ -22,7 +22,7 @@ pub fn print(ground: &Ground, unions: &Unions) -> bool {
     let mut changes = Vec::new();
     let upper = ground.space.upper();
     let root = Path::new("/");
-    compare(unions, root, upper, &ground.lowers, &mut changes);
+    compare(ground, unions, root, &ground.lowers, &mut changes);
     let mut kept = vec![(root, upper.to_owned())];
     for submount in ground.submounts.iter().filter(|s| unions.has(&s.inside)) {
         let How::Union(lowers) = &submount.how else {
@@ -30,7 +30,7 @@ pub fn print(ground: &Ground, unions: &Unions) -> bool {
         };
         let upper = ground.space.upper_of(&submount.inside);
         let before = changes.len();
-        compare(unions, &submount.inside, &upper, lowers, &mut changes);
+        compare(ground, unions, &submount.inside, lowers, &mut changes);
         if changes.len() > before {
             kept.push((&submount.inside, upper));
         }
@@ -55,19 +55,27 @@ pub fn print(ground: &Ground, unions: &Unions) -> bool {
 }
 
 fn compare(
+    ground: &Ground,
     unions: &Unions,
     inside: &Path,
-    upper: &Path,
     lowers: &[PathBuf],
     changes: &mut Vec<Change>,
 ) {
+    let space = &ground.space;
+    let (upper, work) = if inside == Path::new("/") {
+        (space.upper().to_owned(), space.work())
+    } else {
+        (space.upper_of(inside), space.work_of(inside))
+    };
     let tree = Tree {
         inside,
-        upper,
+        upper: &upper,
         lowers,
         before: unions.look(inside),
+        index: Some(&work.join("index")),
+        redirects: ground.settings.redirects,
     };
     if let Err(e) = tree.changes(changes) {
-        super::left_out(upper, format_args!("its changes cannot be listed ({e})"));
+        super::left_out(&upper, format_args!("its changes cannot be listed ({e})"));
     }
 }

@@ -315,6 +315,16 @@ impl Space {
         self.mount_dir(inside).join("upper")
     }
 
+    /// The work directory of the union itself.
+    pub fn work(&self) -> PathBuf {
+        self.base.join("work")
+    }
+
+    /// The work directory of the filesystem mounted at `inside`.
+    pub fn work_of(&self, inside: &Path) -> PathBuf {
+        self.mount_dir(inside).join("work")
+    }
+
     /// Where the union is mounted while the command runs.
     pub fn union_root(&self) -> PathBuf {
         self.base.join("root")
@@ -381,11 +391,11 @@ impl Space {
     /// Removes work directories, uppers of mounts that took no changes, and the base
     /// beside a user's upper if nothing is left in it.
     fn remove_scratch(&self) {
-        best_effort("remove work", fs::remove_dir_all(self.base.join("work")));
+        remove_work(&self.work());
         let mounts = self.base.join("mounts");
         for mount in fs::read_dir(&mounts).into_iter().flatten().flatten() {
             let dir = mount.path();
-            best_effort("remove work", fs::remove_dir_all(dir.join("work")));
+            remove_work(&dir.join("work"));
             // These two fail on purpose where something is in them.
             best_effort("remove an empty upper", fs::remove_dir(dir.join("upper")));
             best_effort("remove an empty mount", fs::remove_dir(&dir));
@@ -394,6 +404,18 @@ impl Space {
             best_effort("remove empty mounts", fs::remove_dir(&mounts));
             best_effort("remove an empty base", fs::remove_dir(&self.base));
         }
+    }
+}
+
+/// Removes a work directory, unless its index has files in it: those are changes, too, seen
+/// by names of hard links that the upper does not have.
+fn remove_work(work: &Path) {
+    let index = work.join("index");
+    let mut entries = fs::read_dir(&index).into_iter().flatten();
+    if entries.next().is_none() {
+        best_effort("remove work", fs::remove_dir_all(work));
+    } else {
+        best_effort("remove work/work", fs::remove_dir_all(work.join("work")));
     }
 }
 
