@@ -10,7 +10,7 @@ use super::intended;
 use super::side::Side;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
-use super::support::mount::{PLYFS_WORDS, Subject};
+use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject};
 use super::support::sys;
 use super::support::tree::{self, Tree};
 use super::support::watchdog::Watchdog;
@@ -20,7 +20,8 @@ type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
 /// A case being played.
 pub struct Game {
-    format: MarkFormat,
+    /// Whether the kernel can read plyfs's layers.
+    for_kernel: bool,
     pub kernel: Side,
     pub other: Side,
     watchdog: Watchdog,
@@ -41,13 +42,18 @@ impl Game {
             _ => ("other", MarkFormat::Overlay),
         };
         let overlay = MarkFormat::Overlay;
-        let kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, overlay);
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, overlay);
+        let marks_are_files = words.contains("marks=files");
+        if marks_are_files {
+            // Who reads such an upper knows no redirects.
+            kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
+        }
         let mut other = Side::prepare(name, subject, dir.join("o"), case, format);
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
         Game {
-            format,
+            for_kernel: format == MarkFormat::Overlay && !marks_are_files,
             kernel,
             other,
             watchdog: Watchdog::new(LIMIT),
@@ -185,8 +191,8 @@ impl Game {
     ) -> Vec<String> {
         let pairs: Vec<(usize, usize)> = match step.verb() {
             "rename" if got.is_ok() && step.words[3] == "2" => vec![(0, 1), (1, 0)],
-            // Nothing happens to two names of one file.
-            "rename" if got.is_ok() => vec![(0, 1)],
+            // A way through the moved name leads nowhere now.
+            "rename" if got.is_ok() && !way_through(paths[1], paths[0]) => vec![(0, 1)],
             "write" | "append" | "truncate" | "chmod" | "chown" | "utimens" | "setxattr"
             | "removexattr" | "read" | "stat" | "link" => vec![(0, 0)],
             _ => vec![],
@@ -285,6 +291,7 @@ impl Game {
     fn interchange(&mut self, seen: &[Tree; 2]) -> Result<(), Vec<String>> {
         let [kernels, plyfss] = seen;
         self.kernel.subject = Subject::Plyfs;
+        self.kernel.stack.words.clear();
         self.kernel.mount(&self.watchdog)?;
         let read_by_plyfs = self.kernel.view();
         self.kernel.unmount()?;
@@ -292,7 +299,7 @@ impl Game {
             ("kernel's own", kernels),
             ("the kernel's read by plyfs", &read_by_plyfs),
         );
-        if self.format == MarkFormat::Overlay {
+        if self.for_kernel {
             self.other.subject = Subject::Kernel;
             self.other.stack.words.clear();
             self.other.mount(&self.watchdog)?;
@@ -305,6 +312,12 @@ impl Game {
         }
         report(lines)
     }
+}
+
+/// Whether `path` goes through `name`.
+fn way_through(path: &str, name: &str) -> bool {
+    path.strip_prefix(name)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Temporaries that a clean unmount left in work: anything but directories, and files of an index.
