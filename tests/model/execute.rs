@@ -394,16 +394,9 @@ fn with_slot(w: &[&str], hands: &mut Hands) -> Outcome {
 }
 
 impl Hands {
-    fn file(&self, slot: &str) -> Result<&OwnedFd, Errno> {
+    /// The open file in a slot.
+    pub fn file(&self, slot: &str) -> Result<&OwnedFd, Errno> {
         self.files.get(slot).ok_or(libc::EBADF)
-    }
-
-    /// Takes the capabilities of the file in a slot away, if it has any.
-    pub fn drop_capability(&self, slot: &str) -> Result<(), Errno> {
-        match sys::fremovexattr(self.file(slot)?, "security.capability") {
-            Err(libc::ENODATA) => Ok(()),
-            other => other,
-        }
     }
 
     /// Forgets one slot.

@@ -27,6 +27,12 @@ const OUTCOMES: &[Intended] = &[
         },
     },
     Intended {
+        reason: "without redirects a rename over a directory that is not empty is wrong twice over",
+        applies: |step, kernel, plyfs| {
+            step.verb() == "rename" && *kernel == Err(libc::EXDEV) && *plyfs == Err(libc::ENOTEMPTY)
+        },
+    },
+    Intended {
         reason: "xfs says EEXIST for a rename over a directory that is not empty; POSIX allows both",
         applies: |step, kernel, plyfs| {
             step.verb() == "rename"
