@@ -100,7 +100,8 @@ impl Stage {
         command
     }
 
-    fn tidy(&self, command: &mut Command) {
+    /// Makes `command` start in the stage's directory.
+    pub fn tidy(&self, command: &mut Command) {
         command
             .current_dir(self.scratch.path())
             .env("HOME", self.path("home"))
