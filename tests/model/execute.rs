@@ -394,7 +394,8 @@ fn with_slot(w: &[&str], hands: &mut Hands) -> Outcome {
 }
 
 impl Hands {
-    fn file(&self, slot: &str) -> Result<&OwnedFd, Errno> {
+    /// The open file in a slot.
+    pub fn file(&self, slot: &str) -> Result<&OwnedFd, Errno> {
         self.files.get(slot).ok_or(libc::EBADF)
     }
 

@@ -2,23 +2,27 @@
 //! side; every result and every whole tree must agree, but for the differences in `intended.rs`.
 //!
 //! Parameters, by environment:
-//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (40)
+//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300)
 //! - `PLYFS_ORACLE_OPS`: operations in each (200)
 //! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
 //! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
 //! - `PLYFS_ORACLE_WORKERS`: scripts at the same time (2)
 //! - `PLYFS_ORACLE_SUBJECT`: plyfs, kernel or fuse-overlayfs, to judge the oracle itself (plyfs)
+//! - `PLYFS_ORACLE_WORDS`: more words for plyfs's `-o`, such as `marks=files`
 //! - `PLYFS_ORACLE_KEEP_GOING`: report every failing seed, not only the first; do not shrink
 //! - `PLYFS_ORACLE_TRACE`: print every operation with both answers
 
 mod case;
 mod execute;
+mod forgive;
+mod game;
 mod generate;
 mod intended;
 mod regressions;
 mod run;
 mod script;
 mod shrink;
+mod side;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -41,6 +45,7 @@ pub struct Settings {
     workers: usize,
     subject: Subject,
     keep_going: bool,
+    words: String,
 }
 
 impl Settings {
@@ -57,12 +62,13 @@ impl Settings {
             })
         }
         Settings {
-            scripts: number("PLYFS_ORACLE_SCRIPTS", 40),
+            scripts: number("PLYFS_ORACLE_SCRIPTS", 300),
             ops: number("PLYFS_ORACLE_OPS", 200) as usize,
             filesystem: word("PLYFS_ORACLE_FS", Kind::Ext4, Kind::named),
             seed: number("PLYFS_ORACLE_SEED", 1),
             workers: number("PLYFS_ORACLE_WORKERS", 2) as usize,
             subject: word("PLYFS_ORACLE_SUBJECT", Subject::Plyfs, Subject::named),
+            words: std::env::var("PLYFS_ORACLE_WORDS").unwrap_or_default(),
             keep_going: std::env::var_os("PLYFS_ORACLE_KEEP_GOING").is_some(),
         }
     }
@@ -91,7 +97,7 @@ fn random_scripts_give_what_the_kernels_overlayfs_gives() {
             let (next, failures, done, settings) = (&next, &failures, &done, &settings);
             let dir = backing.dir(&format!("worker{worker}"));
             scope.spawn(move || {
-                let runner = Runner::new(dir, settings.subject);
+                let runner = Runner::new(dir, settings.subject, &settings.words);
                 loop {
                     let stop =
                         !settings.keep_going && !failures.lock().expect("not poisoned").is_empty();
@@ -130,7 +136,7 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let mut smallest = case.clone();
     let mut what = failure.to_string();
     if !settings.keep_going {
-        let runner = Runner::new(backing.dir("shrink"), settings.subject);
+        let runner = Runner::new(backing.dir("shrink"), settings.subject, &settings.words);
         if let Some((small, failure)) = shrink::shrink(&runner, case) {
             smallest = small;
             what = failure.to_string();

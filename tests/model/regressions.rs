@@ -17,7 +17,7 @@ fn agrees(text: &str) {
     // The runner changes the root of its thread, so that it gets one.
     let outcome = std::thread::scope(|scope| {
         scope
-            .spawn(|| Runner::new(dir, Subject::Plyfs).run(&Case::parse(text)))
+            .spawn(|| Runner::new(dir, Subject::Plyfs, "").run(&Case::parse(text)))
             .join()
             .expect("the runner does not panic")
     });
@@ -134,19 +134,20 @@ lower
   dir d 755 0:0 1.5
   file d/b 644 0:0 1500000000.5 131920 81920+3642+188
   xattr d/b security.capability %01%00%00%02%00%00%00%10%00%00%00%00%00%00%00%00%00%00%00%00
-script
-  open 0 d/b rdwr 644
-  mmap 0 4096 1 237
-";
-    regression_a_long_store_through_a_mapping_keeps_capabilities: "
-format overlay
-lower
-  dir d 755 0:0 1.5
   file d/c 700 1000:0 1.0 16119 0+16119+188
   xattr d/c security.capability %01%00%00%02%00%00%01%00%00%00%00%00%00%00%00%00%00%00%00%00
 script
+  open 0 d/b rdwr 644
+  mmap 0 4096 1 237
   open 2 d/c rdwr 755
   mmap 2 1 5000 195
+";
+    regression_removing_an_acl_clears_a_strangers_setgid: "
+format overlay
+lower
+  file g 2755 1000:0 0.5 0 -
+script
+  u1 removexattr g system.posix_acl_access
 ";
     regression_an_unlinked_name_of_an_indexed_file_counts_its_hidden_ones: "
 format overlay

@@ -14,6 +14,9 @@ const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 /// What the two sides of a comparison are by default.
 pub const KERNEL_WORDS: &str = "index=on,redirect_dir=on,metacopy=off,xino=off,volatile";
 
+/// What a mount of plyfs gets unless a test says otherwise.
+pub const PLYFS_WORDS: &str = "allow_other,suid,dev";
+
 /// A program that shows a stack of layers as one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -155,7 +158,7 @@ impl Stack {
             command.arg("--upper").arg(upper).arg("--work").arg(work);
         }
         let words = if self.words.is_empty() {
-            "allow_other,suid,dev"
+            PLYFS_WORDS
         } else {
             &self.words
         };

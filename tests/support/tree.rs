@@ -185,10 +185,8 @@ pub fn segments(fd: &std::os::fd::OwnedFd) -> sys::Res<Vec<(u64, u64)>> {
             Err(libc::ENXIO) => return Ok(found),
             Err(e) => return Err(e),
         };
-        let to = sys::lseek(fd, from as i64, libc::SEEK_HOLE)?;
-        if to <= from {
-            return Err(libc::EOVERFLOW);
-        }
+        // Zeros that write-back has just found out to be zeros are data now and a hole then.
+        let to = sys::lseek(fd, from as i64, libc::SEEK_HOLE)?.max(from + 1);
         found.push((from, to));
         at = to as i64;
     }

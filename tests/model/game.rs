@@ -1,0 +1,338 @@
+//! Both unions side by side: each line done to both, and every way in which they may differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::case::Case;
+use super::execute::{self, Outcome, Step, path, show};
+use super::intended;
+use super::side::Side;
+use super::support::bytes::escape;
+use super::support::layers::MarkFormat;
+use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject};
+use super::support::sys;
+use super::support::tree::{self, Tree};
+use super::support::watchdog::Watchdog;
+
+/// Names that a script's lines may have changed since a directory was opened.
+type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
+
+/// A case being played.
+pub struct Game {
+    /// Whether the kernel can read plyfs's layers.
+    for_kernel: bool,
+    pub kernel: Side,
+    pub other: Side,
+    watchdog: Watchdog,
+    touched: Touched,
+    /// A recursive removal has happened: any name may be touched.
+    wild: bool,
+}
+
+/// No script takes as long as this unless something hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+impl Game {
+    /// Both sides of `case` below `dir`, not mounted yet.
+    pub fn new(dir: &Path, subject: Subject, words: &str, case: &Case) -> Game {
+        // The others read their own marks alone.
+        let (name, format) = match subject {
+            Subject::Plyfs => ("plyfs", case.format),
+            _ => ("other", MarkFormat::Overlay),
+        };
+        let overlay = MarkFormat::Overlay;
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, overlay);
+        let marks_are_files = words.contains("marks=files");
+        if marks_are_files {
+            // Who reads such an upper knows no redirects.
+            kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
+        }
+        let mut other = Side::prepare(name, subject, dir.join("o"), case, format);
+        if subject == Subject::Plyfs && !words.is_empty() {
+            other.stack.words = format!("{PLYFS_WORDS},{words}");
+        }
+        Game {
+            for_kernel: format == MarkFormat::Overlay && !marks_are_files,
+            kernel,
+            other,
+            watchdog: Watchdog::new(LIMIT),
+            touched: Touched::new(),
+            wild: false,
+        }
+    }
+
+    /// Where the kernel's union is mounted.
+    pub fn expected_root(&self) -> PathBuf {
+        self.kernel.root()
+    }
+
+    /// Mounts both.
+    pub fn mount(&mut self) -> Result<(), Vec<String>> {
+        self.kernel.mount(&self.watchdog)?;
+        self.other.mount(&self.watchdog)
+    }
+
+    fn unmount(&mut self) -> Result<(), Vec<String>> {
+        self.touched.clear();
+        let other = self.other.unmount();
+        self.kernel.unmount()?;
+        other
+    }
+
+    fn remount(&mut self) -> Result<(), Vec<String>> {
+        let before = self.other.view();
+        self.unmount()?;
+        self.mount()?;
+        let after = self.other.view();
+        let mut lines = tree::differences(("before the remount", &before), ("after it", &after));
+        for (path, node) in &before {
+            if let Some(now) = after.get(path)
+                && now.stat.ino != node.stat.ino
+            {
+                lines.push(format!(
+                    "/{}: st_ino {} became {} by a remount",
+                    escape(path),
+                    node.stat.ino,
+                    now.stat.ino
+                ));
+            }
+        }
+        report(lines)?;
+        self.compare()
+    }
+
+    /// Does one line, and says in what the two differ then.
+    pub fn step(&mut self, line: &str) -> Result<(), Vec<String>> {
+        self.do_line(line).map_err(|mut what| {
+            if self.watchdog.fired() {
+                what.insert(
+                    0,
+                    format!("no answer after {LIMIT:?}: the connection was aborted"),
+                );
+            }
+            what
+        })
+    }
+
+    fn do_line(&mut self, line: &str) -> Result<(), Vec<String>> {
+        let step = Step::parse(line);
+        match step.verb() {
+            "check" => return self.compare(),
+            "remount" => return self.remount(),
+            _ => {}
+        }
+        let paths = step.paths();
+        let before: Vec<_> = paths.iter().map(|p| self.other.lstat(p)).collect();
+        let expected = self.kernel.perform(&step);
+        let got = self.other.perform(&step);
+        self.touch(&step);
+        if step.verb() == "rename" && expected.is_err() {
+            self.forgive_parents(&paths);
+        }
+        if matches!(step.verb(), "truncate" | "ftruncate") && expected.is_ok() && got.is_ok() {
+            self.forgive_truncation(&step);
+        }
+        if std::env::var_os("PLYFS_ORACLE_TRACE").is_some() {
+            println!("{line} -> {} | {}", show(&expected), show(&got));
+        }
+        let mut lines = Vec::new();
+        if expected != got {
+            if intended::outcome(&step, &expected, &got).is_none() {
+                lines.push(format!("kernel: {}", show(&expected)));
+                lines.push(format!("{}: {}", self.other.name, show(&got)));
+            } else if step.on_slot() && expected.is_err() != got.is_err() {
+                // From here on the open file is not the same one.
+                self.kernel.hands.drop_slot(step.words[1]);
+                self.other.hands.drop_slot(step.words[1]);
+            }
+        }
+        lines.extend(self.compare_paths(&step, &paths));
+        lines.extend(self.constancy(&step, &paths, &before, &got));
+        if step.verb() == "opendir" && got.is_ok() {
+            self.touched.insert(step.words[1].into(), BTreeSet::new());
+        }
+        if step.verb() == "readrest" && got.is_ok() && expected.is_ok() {
+            lines.extend(self.judge_reading(step.words[1]));
+        }
+        report(lines)
+    }
+
+    fn touch(&mut self, step: &Step<'_>) {
+        self.wild |= step.verb() == "rmtree";
+        for names in self.touched.values_mut() {
+            for word in step.paths() {
+                names.extend(path(word).split(|&b| b == b'/').map(<[u8]>::to_vec));
+            }
+        }
+    }
+
+    /// The named paths must look the same on both sides now.
+    fn compare_paths(&self, step: &Step<'_>, paths: &[&str]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for word in paths {
+            let seen = |side: &Side| side.lstat(word).map(|s| execute::stat_line(&s));
+            let (a, b) = (seen(&self.kernel), seen(&self.other));
+            if a != b && intended::attributes(step, &a, &b).is_none() {
+                lines.push(format!("then {word}: kernel: {}", show(&a)));
+                lines.push(format!("then {word}: {}: {}", self.other.name, show(&b)));
+            }
+        }
+        lines
+    }
+
+    /// A file keeps its number, whatever is done to it, and takes it along in a rename.
+    fn constancy(
+        &self,
+        step: &Step<'_>,
+        paths: &[&str],
+        before: &[sys::Res<sys::Stat>],
+        got: &Outcome,
+    ) -> Vec<String> {
+        let pairs: Vec<(usize, usize)> = match step.verb() {
+            "rename" if got.is_ok() && step.words[3] == "2" => vec![(0, 1), (1, 0)],
+            // A way through the moved name leads nowhere now.
+            "rename" if got.is_ok() && !way_through(paths[1], paths[0]) => vec![(0, 1)],
+            "write" | "append" | "truncate" | "chmod" | "chown" | "utimens" | "setxattr"
+            | "removexattr" | "read" | "stat" | "link" => vec![(0, 0)],
+            _ => vec![],
+        };
+        let mut lines = Vec::new();
+        for (from, to) in pairs {
+            let (Some(Ok(old)), Some(word)) = (before.get(from), paths.get(to)) else {
+                continue;
+            };
+            match self.other.lstat(word) {
+                Ok(now) if now.ino == old.ino => {}
+                Ok(now) => lines.push(format!("{word}: st_ino was {}, is {}", old.ino, now.ino)),
+                Err(e) => lines.push(format!(
+                    "{word}: had st_ino {}, is {}",
+                    old.ino,
+                    sys::errno_name(e)
+                )),
+            }
+        }
+        lines
+    }
+
+    /// Of a directory that changed while it was read, what was there all the time came once.
+    fn judge_reading(&mut self, slot: &str) -> Vec<String> {
+        let touched = self.touched.remove(slot).unwrap_or_default();
+        let mut lines = Vec::new();
+        for side in [&mut self.kernel, &mut self.other] {
+            let Some(reading) = side.hands.dirs.remove(slot) else {
+                continue;
+            };
+            if self.wild || sys::fstat(&reading.fd).is_ok_and(|s| s.nlink == 0) {
+                continue;
+            }
+            let again = sys::lseek(&reading.fd, 0, libc::SEEK_SET)
+                .and_then(|_| sys::read_rest(&reading.fd));
+            let after: BTreeSet<Vec<u8>> = again
+                .unwrap_or_default()
+                .into_iter()
+                .map(|e| e.name)
+                .collect();
+            for name in reading
+                .before
+                .iter()
+                .filter(|n| after.contains(*n) && !touched.contains(*n))
+            {
+                let times = reading.seen.iter().filter(|e| e.name == *name).count();
+                if times != 1 {
+                    lines.push(format!(
+                        "{}: the untouched {} was listed {times} times",
+                        side.name,
+                        escape(name)
+                    ));
+                }
+            }
+        }
+        lines
+    }
+
+    /// Both whole views, file by file, and which names are one file.
+    pub fn compare(&self) -> Result<(), Vec<String>> {
+        let (a, b) = (self.kernel.view(), self.other.view());
+        let mut lines = tree::differences(("kernel", &a), (self.other.name, &b));
+        lines.retain(|line| !intended::view(line));
+        let (x, y) = (tree::groups(&a), tree::groups(&b));
+        if lines.is_empty() && x != y {
+            for (name, groups, others) in [("kernel", &x, &y), (self.other.name, &y, &x)] {
+                for group in groups.iter().filter(|g| !others.contains(g)) {
+                    let names: Vec<String> =
+                        group.iter().map(|n| format!("/{}", escape(n))).collect();
+                    lines.push(format!("one file only in {name}: {}", names.join(" ")));
+                }
+            }
+        }
+        report(lines)
+    }
+
+    /// Remounts, unmounts, and looks at what lies on the disk.
+    pub fn finish(&mut self) -> Result<(), Vec<String>> {
+        self.remount()?;
+        let seen = [self.kernel.view(), self.other.view()];
+        self.unmount()?;
+        let mut lines = self.other.harm();
+        if self.other.subject != Subject::Kernel {
+            lines.extend(leftovers(&self.other.dir.join("w")));
+        }
+        report(lines)?;
+        if self.other.subject == Subject::Plyfs {
+            self.interchange(&seen)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Each mounts what the other wrote, and sees what the other saw. The kernel reads only its
+    /// own marks in lowers.
+    fn interchange(&mut self, seen: &[Tree; 2]) -> Result<(), Vec<String>> {
+        let [kernels, plyfss] = seen;
+        self.kernel.subject = Subject::Plyfs;
+        self.kernel.stack.words.clear();
+        self.kernel.mount(&self.watchdog)?;
+        let read_by_plyfs = self.kernel.view();
+        self.kernel.unmount()?;
+        let mut lines = tree::differences(
+            ("kernel's own", kernels),
+            ("the kernel's read by plyfs", &read_by_plyfs),
+        );
+        if self.for_kernel {
+            self.other.subject = Subject::Kernel;
+            self.other.stack.words.clear();
+            self.other.mount(&self.watchdog)?;
+            let read_by_kernel = self.other.view();
+            self.other.unmount()?;
+            lines.extend(tree::differences(
+                ("plyfs's own", plyfss),
+                ("plyfs's read by the kernel", &read_by_kernel),
+            ));
+        }
+        report(lines)
+    }
+}
+
+/// Whether `path` goes through `name`.
+fn way_through(path: &str, name: &str) -> bool {
+    path.strip_prefix(name)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Temporaries that a clean unmount left in work: anything but directories, and files of an index.
+fn leftovers(work: &Path) -> Vec<String> {
+    tree::read(work)
+        .iter()
+        .filter(|(path, node)| {
+            let inside = path.iter().filter(|&&b| b == b'/').count();
+            let index = path.windows(5).any(|part| part == b"index");
+            inside > 0 && !index && node.stat.mode != 0
+        })
+        .map(|(path, node)| format!("left in work: {} ({:06o})", escape(path), node.stat.mode))
+        .collect()
+}
+
+fn report(lines: Vec<String>) -> Result<(), Vec<String>> {
+    if lines.is_empty() { Ok(()) } else { Err(lines) }
+}

@@ -1,0 +1,135 @@
+//! One of the two unions that a script is done to.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::case::Case;
+use super::execute::{self, Hands, Outcome, Step, path};
+use super::support::layers::{MarkFormat, materialise};
+use super::support::mount::{Mounted, Stack, Subject};
+use super::support::sys;
+use super::support::temp::remove_tree;
+use super::support::tree::{self, Tree};
+use super::support::watchdog::Watchdog;
+
+/// One of the two unions.
+pub struct Side {
+    pub name: &'static str,
+    pub subject: Subject,
+    pub dir: PathBuf,
+    pub stack: Stack,
+    mounted: Option<Mounted>,
+    pub hands: Hands,
+    /// The machine's root, to come back to from the union's.
+    machine: OwnedFd,
+    /// The lowers as they were made.
+    pristine: Vec<Tree>,
+}
+
+impl Side {
+    pub fn prepare(
+        name: &'static str,
+        subject: Subject,
+        dir: PathBuf,
+        case: &Case,
+        format: MarkFormat,
+    ) -> Side {
+        if dir.exists() {
+            remove_tree(&dir);
+        }
+        let mut lowers = Vec::new();
+        for (i, lines) in case.lowers.iter().enumerate() {
+            let at = dir.join(format!("l{i}"));
+            materialise(lines, &at, format);
+            lowers.push(at);
+        }
+        let stack = Stack::new(&lowers).upper(&dir.join("u"), &dir.join("w"));
+        let mut upper = vec!["dir . 755 0:0 1000000000.5".to_string()];
+        if !case.upper.is_empty() {
+            upper.clone_from(&case.upper);
+        }
+        materialise(&upper, &dir.join("u"), MarkFormat::Overlay);
+        let machine =
+            sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY, 0).expect("/ can be opened");
+        let pristine = lowers.iter().map(|at| tree::read(at)).collect();
+        Side {
+            name,
+            subject,
+            dir,
+            stack,
+            mounted: None,
+            hands: Hands::default(),
+            machine,
+            pristine,
+        }
+    }
+
+    pub fn mount(&mut self, watchdog: &Watchdog) -> Result<(), Vec<String>> {
+        let at = self.dir.join("m");
+        let mounted = self.stack.mount(self.subject, &at).map_err(|e| vec![e])?;
+        watchdog.cover(mounted.connection());
+        self.mounted = Some(mounted);
+        Ok(())
+    }
+
+    pub fn unmount(&mut self) -> Result<(), Vec<String>> {
+        self.hands.let_go();
+        self.mounted
+            .take()
+            .map_or(Ok(()), |m| m.unmount().map_err(|e| vec![e]))
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("m")
+    }
+
+    /// As a program inside sees it: an absolute symlink on the way stays in the union.
+    pub fn lstat(&self, word: &str) -> sys::Res<sys::Stat> {
+        self.inside(|| sys::lstat(path(word)))
+    }
+
+    pub fn inside<T>(&self, work: impl FnOnce() -> sys::Res<T>) -> sys::Res<T> {
+        sys::chroot(self.root().as_os_str().as_bytes())?;
+        let outcome = work();
+        sys::leave_chroot(&self.machine)?;
+        outcome
+    }
+
+    /// The whole view, without what is known to be wrong in the kernel's: it lists stray whiteouts
+    /// of unmerged directories and then denies them, and lists wrong numbers for directories that
+    /// were put into an upper by hand.
+    pub fn view(&self) -> Tree {
+        let mut view = tree::read(&self.root());
+        if self.subject == Subject::Kernel {
+            view.retain(|_, node| node.trouble != ["listed, but lstat says ENOENT"]);
+            for node in view.values_mut() {
+                node.trouble.retain(|line| !line.starts_with("d_ino"));
+            }
+        }
+        view
+    }
+
+    /// The lines in which the lowers are not what they were.
+    pub fn harm(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (at, before) in self.stack.lowers.iter().zip(&self.pristine) {
+            let name = at
+                .file_name()
+                .map_or_else(Default::default, |n| n.to_string_lossy());
+            let now = tree::read(at);
+            for line in tree::differences(("before", before), ("after", &now)) {
+                lines.push(format!("lower {name} of {} changed: {line}", self.name));
+            }
+        }
+        lines
+    }
+
+    /// Does `step` as a program inside would.
+    pub fn perform(&mut self, step: &Step<'_>) -> Outcome {
+        let mut hands = std::mem::take(&mut self.hands);
+        let outcome = self.inside(|| execute::execute(step, &mut hands));
+        self.hands = hands;
+        outcome
+    }
+}
