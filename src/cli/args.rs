@@ -25,6 +25,10 @@ pub enum Verb {
     /// Unmount a union, and wait until its daemon has let go of the layers.
     Umount(UmountArgs),
     /// Run a command inside a union, as root of a namespace of its own; needs no privilege.
+    ///
+    /// At the end each change is a line: `A` for what is new, `M` for what was changed or
+    /// replaced, `D` for what is gone, a directory with all that was in it. What the user may
+    /// not read outside cannot be read inside either, nor changed.
     Run(RunArgs),
     /// Write the man pages.
     #[command(hide = true)]

@@ -21,7 +21,7 @@ pub struct NodeTable {
 /// Memory is given back each time this share of the nodes is left, and no more often.
 const SHRINK_AT: usize = 4;
 /// Tables that are smaller than this are left as they are.
-const SMALL: usize = 4096;
+const SMALL: usize = 512;
 
 impl NodeTable {
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
@@ -47,6 +47,12 @@ impl NodeTable {
                 let mut shard = shard.lock();
                 let room = shard.len() * 2;
                 shard.shrink_to(room);
+                // Cookies are the same when a listing is read again.
+                for dir in shard.values().filter_map(|node| node.dir.as_ref()) {
+                    if let Some(mut names) = dir.names.try_write() {
+                        names.listing = None;
+                    }
+                }
             }
             crate::sys::memory::give_back();
         }

@@ -1,6 +1,6 @@
 //! Reading and writing the bytes of open files.
 
-use super::path::{At, CBuf, check, check_len};
+use super::path::{check, check_len};
 use crate::error::{Errno, SysError};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -63,20 +63,7 @@ pub fn write_full(fd: &impl AsFd, buf: &[u8], at: u64) -> Result<usize, SysError
     Ok(done)
 }
 
-/// truncate(2) of an open file, through /proc: unlike ftruncate it leaves the times to
-/// the filesystem where the size stays what it is.
-pub fn truncate_quietly(fd: &impl AsFd, size: u64) -> Result<(), SysError> {
-    let length = offset("truncate", size)?;
-    let path = CBuf::proc_path("truncate", At::fd(fd))?;
-    // SAFETY: `path` is NUL-terminated.
-    match check("truncate", unsafe { libc::truncate(path.as_ptr(), length) }) {
-        // The descriptor may write where its mode does not let a new opener.
-        Err(e) if e.errno == Errno::EACCES => truncate(fd, size),
-        other => other.map(drop),
-    }
-}
-
-/// ftruncate(2).
+/// ftruncate(2), which sets the modification time whether the size changes or not.
 pub fn truncate(fd: &impl AsFd, size: u64) -> Result<(), SysError> {
     let size = offset("ftruncate", size)?;
     // SAFETY: a live descriptor.

@@ -128,7 +128,7 @@ impl Union {
         self.ensure(&node, set.size.map_or(Keep::All, Keep::Bytes))?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
-            io::truncate_quietly(&*file, size)?;
+            io::truncate(&*file, size)?;
         }
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.size.is_some() && caller.uid != 0 {

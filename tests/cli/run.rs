@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 use crate::support::mount::run as run_limited;
 use crate::support::{skip, sys};
 use crate::tools::{
-    LIMIT, Stage, await_that, can_play_user, can_run_as_user, has_ended, send, stderr, stdout, told,
+    LIMIT, Stage, as_user, await_that, can_play_user, can_run_as_user, has_ended, send, stderr,
+    stdout, told,
 };
 
 /// Who runs the program.
@@ -23,6 +24,16 @@ impl Who {
             Who::Root => stage.plyfs(args),
             Who::User => stage.plyfs_as_user(args),
         }
+    }
+
+    /// Another program, called in the stage's directory.
+    fn program(self, stage: &Stage, program: &str) -> Command {
+        let mut command = match self {
+            Who::Root => Command::new(program),
+            Who::User => as_user(program),
+        };
+        stage.tidy(&mut command);
+        command
     }
 
     /// What a shell of root's puts before a command of theirs.
@@ -169,6 +180,29 @@ fn the_command_is_root_with_the_devices_and_processes_of_its_own() {
         );
         assert!(!Path::new("/tmp/plyfs-test-inside").exists(), "{who:?}");
         assert!(!Path::new("/dev/shm/z").exists(), "{who:?}");
+    }
+}
+
+#[test]
+fn programs_find_their_terminal_and_can_make_new_ones() {
+    if !skip::has_tool("script") {
+        return;
+    }
+    for (who, stage) in everyone() {
+        // `script` gives the command a new terminal: once outside, and once inside of it.
+        let inner = "script -qec tty /dev/null; tty";
+        let call = format!("./plyfs run --discard -- sh -c '{inner}'");
+        let mut command = who.program(&stage, "script");
+        command.args(["-qec", &call, "/dev/null"]);
+        let out = run_limited(command.stdin(Stdio::null()), LIMIT).expect("it ends in time");
+        // The outer one echoes the end of its input somewhere in between.
+        let said = stdout(&out).replace("^@", "").replace("^D\u{8}\u{8}", "");
+        assert_eq!(
+            said,
+            "/dev/pts/0\r\n/dev/console\r\n",
+            "{who:?}: {}",
+            told(&out)
+        );
     }
 }
 

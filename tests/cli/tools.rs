@@ -40,11 +40,9 @@ impl Stage {
         let copied = Command::new("cp")
             .arg(plyfs_binary())
             .arg(stage.path("plyfs"))
-            .status();
-        assert!(
-            copied.is_ok_and(|status| status.success()),
-            "the program can be copied"
-        );
+            .output()
+            .expect("cp starts");
+        assert!(copied.status.success(), "{}", told(&copied));
         stage.chmod("", 0o755);
         stage.chmod("plyfs", 0o755);
         stage
@@ -100,7 +98,8 @@ impl Stage {
         command
     }
 
-    fn tidy(&self, command: &mut Command) {
+    /// Makes `command` start in the stage's directory.
+    pub fn tidy(&self, command: &mut Command) {
         command
             .current_dir(self.scratch.path())
             .env("HOME", self.path("home"))

@@ -70,9 +70,10 @@ fn incomplete(index: &OwnedFd, root: &Below) -> Result<BTreeMap<u64, Indexed>, S
         };
         let stat = stat(at)?;
         // One name less than links: the one that there is more is that in the index.
-        let complete = |key: &&CStr| xattr::get(at, key).is_ok_and(|value| value == b"U-1");
-        if !stat.is_dir() && !stat.is_whiteout_device() && !XATTR_NLINK.iter().any(|k| complete(&k))
-        {
+        let is_complete = XATTR_NLINK
+            .iter()
+            .any(|key| xattr::get(at, key).is_ok_and(|value| value == b"U-1"));
+        if !stat.is_dir() && !stat.is_whiteout_device() && !is_complete {
             wanted.insert(ino, Indexed { name, stat });
         }
     }

@@ -93,7 +93,7 @@ fn enter(root: &Path, identity: Identity, cwd: Option<PathBuf>) -> Result<(), St
     userns::enter_mounts().map_err(sys("mount namespace"))?;
     proc(&root.join("proc"), identity).map_err(sys("/proc"))?;
     system(&root.join("sys"));
-    devices(&root.join("dev"), identity).map_err(io("/dev"))?;
+    devices(&root.join("dev")).map_err(io("/dev"))?;
     std::env::set_current_dir(root).map_err(io("working directory"))?;
     pivot_root_here().map_err(sys("root directory"))?;
     let cwd = cwd.unwrap_or_else(|| "/".into());
@@ -140,7 +140,7 @@ fn system(target: &Path) {
 }
 
 /// A /dev of our own, with the host's harmless devices.
-fn devices(target: &Path, identity: Identity) -> std::io::Result<()> {
+fn devices(target: &Path) -> io::Result<()> {
     let flags = Flags {
         no_suid: true,
         ..Flags::default()
@@ -156,7 +156,7 @@ fn devices(target: &Path, identity: Identity) -> std::io::Result<()> {
     for (points_to, name) in LINKS {
         symlink(points_to, target.join(name))?;
     }
-    terminals(target, identity)?;
+    terminals(target)?;
     let shm = target.join("shm");
     fs::create_dir(&shm)?;
     let flags = Flags {
@@ -180,10 +180,10 @@ fn own_terminal() -> Option<PathBuf> {
     (name.starts_with("/dev") && name.exists()).then_some(name)
 }
 
-/// An ordinary user keeps the host's terminals: programs find the one that they run on,
-/// and there is no more to do to them than outside. The host's root, who might do harm to
-/// those of others, gets new ones.
-fn terminals(dev: &Path, identity: Identity) -> std::io::Result<()> {
+/// Terminals of our own: the host's are none of ours to open, and new ones among them
+/// cannot be made through a bound /dev/ptmx. Programs that ask for the name of the one
+/// that they run on look through /dev, and find it as the console.
+fn terminals(dev: &Path) -> io::Result<()> {
     let (pts, ptmx) = (dev.join("pts"), dev.join("ptmx"));
     fs::create_dir(&pts)?;
     let flags = Flags {
@@ -192,20 +192,16 @@ fn terminals(dev: &Path, identity: Identity) -> std::io::Result<()> {
         ..Flags::default()
     };
     let data = "newinstance,ptmxmode=0666,mode=0620";
-    if identity == Identity::Same && mount("devpts", &pts, "devpts", flags, data).is_ok() {
-        if let Some(own) = own_terminal() {
-            // Programs that ask for its name look through /dev for it.
-            let console = dev.join("console");
-            File::create(&console)?;
-            best_effort("bring in our terminal", bind(&own, &console, false));
-        }
-        return symlink("pts/ptmx", ptmx);
+    best_effort(
+        "make terminals",
+        mount("devpts", &pts, "devpts", flags, data),
+    );
+    if let Some(own) = own_terminal() {
+        let console = dev.join("console");
+        File::create(&console)?;
+        best_effort("bring in our terminal", bind(&own, &console, false));
     }
-    File::create(&ptmx)?;
-    for (host, here) in [("/dev/pts", &pts), ("/dev/ptmx", &ptmx)] {
-        best_effort("bring in a terminal", bind(Path::new(host), here, false));
-    }
-    Ok(())
+    symlink("pts/ptmx", ptmx)
 }
 
 fn is_on_path(program: &OsStr) -> bool {
