@@ -2,6 +2,7 @@
 
 mod attributes;
 mod directories;
+mod fixtures;
 mod full;
 mod hostile;
 mod names;
