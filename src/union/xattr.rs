@@ -99,9 +99,18 @@ impl Union {
     ///
     /// # Errors
     /// ENODATA where there is none; those of copy-up and of removexattr.
-    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, ino: Ino, name: &[u8], caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
+        if name == ACCESS_ACL {
+            // This is a change of mode, whether there is an ACL or not.
+            let stat = self.tree.look(&node)?.stat;
+            if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
+                self.ensure(&node, Keep::All)?;
+                let door = self.tree.upper_door(&node)?;
+                self.clear_sgid_of_stranger(door.at(), caller)?;
+            }
+        }
         if !node.in_upper() {
             // Nothing is copied up for what fails.
             self.on_xattr(&node, |at| xattr::get(at, &key))?;
