@@ -17,6 +17,7 @@ fn key(name: &[u8]) -> Result<CString> {
 }
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const CAPABILITY: &[u8] = b"security.capability";
 
 impl Union {
@@ -43,7 +44,11 @@ impl Union {
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
         let key = key(name)?;
-        self.on_xattr(&node, |at| xattr::get(at, &key))
+        match self.on_xattr(&node, |at| xattr::get(at, &key)) {
+            // The kernel's permission check takes ENODATA alone for "there is no ACL".
+            Err(Errno::EOPNOTSUPP) if name.starts_with(ACL_PREFIX) => Err(Errno::ENODATA),
+            other => other,
+        }
     }
 
     /// The names of all xattrs on `ino`, each ended by NUL.
