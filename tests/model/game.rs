@@ -22,6 +22,8 @@ type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 pub struct Game {
     /// Whether the kernel can read plyfs's layers.
     for_kernel: bool,
+    kernels_words: String,
+    plyfss_words: String,
     pub kernel: Side,
     pub other: Side,
     watchdog: Watchdog,
@@ -39,21 +41,35 @@ impl Game {
         // The others read their own marks alone.
         let (name, format) = match subject {
             Subject::Plyfs => ("plyfs", case.format),
+            _ if words.contains("userxattr") => ("other", MarkFormat::UserXattr),
             _ => ("other", MarkFormat::Overlay),
         };
-        let overlay = MarkFormat::Overlay;
-        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, overlay);
+        // An unprivileged mount believes the `user.` xattrs, and knows no redirects.
+        let by_user = words.contains("userxattr");
+        let own = if by_user {
+            MarkFormat::UserXattr
+        } else {
+            MarkFormat::Overlay
+        };
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, (own, own));
+        // Nor does whoever reads an upper with files for marks.
         let marks_are_files = words.contains("marks=files");
-        if marks_are_files {
-            // Who reads such an upper knows no redirects.
+        if by_user {
+            kernel.stack.words = "index=on,userxattr,xino=off,volatile".into();
+        } else if marks_are_files {
             kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
         }
-        let mut other = Side::prepare(name, subject, dir.join("o"), case, format);
+        let mut other = Side::prepare(name, subject, dir.join("o"), case, (format, own));
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
+        if subject == Subject::Kernel {
+            other.stack.words.clone_from(&kernel.stack.words);
+        }
         Game {
-            for_kernel: format == MarkFormat::Overlay && !marks_are_files,
+            for_kernel: format == own && !marks_are_files,
+            kernels_words: kernel.stack.words.clone(),
+            plyfss_words: other.stack.words.clone(),
             kernel,
             other,
             watchdog: Watchdog::new(LIMIT),
@@ -102,6 +118,20 @@ impl Game {
         self.compare()
     }
 
+    /// What was written so far becomes a lower of another mount. Not where a lower has hard links:
+    /// of a file that was changed through one name the others live in the index, which stays
+    /// behind, and which name was changed first the two need not agree on.
+    fn restack(&mut self) -> Result<(), Vec<String>> {
+        if self.kernel.has_lower_links() {
+            return self.compare();
+        }
+        self.unmount()?;
+        self.kernel.restack();
+        self.other.restack();
+        self.mount()?;
+        self.compare()
+    }
+
     /// Does one line, and says in what the two differ then.
     pub fn step(&mut self, line: &str) -> Result<(), Vec<String>> {
         self.do_line(line).map_err(|mut what| {
@@ -120,6 +150,7 @@ impl Game {
         match step.verb() {
             "check" => return self.compare(),
             "remount" => return self.remount(),
+            "restack" => return self.restack(),
             _ => {}
         }
         let paths = step.paths();
@@ -291,7 +322,7 @@ impl Game {
     fn interchange(&mut self, seen: &[Tree; 2]) -> Result<(), Vec<String>> {
         let [kernels, plyfss] = seen;
         self.kernel.subject = Subject::Plyfs;
-        self.kernel.stack.words.clear();
+        self.kernel.stack.words.clone_from(&self.plyfss_words);
         self.kernel.mount(&self.watchdog)?;
         let read_by_plyfs = self.kernel.view();
         self.kernel.unmount()?;
@@ -301,7 +332,7 @@ impl Game {
         );
         if self.for_kernel {
             self.other.subject = Subject::Kernel;
-            self.other.stack.words.clear();
+            self.other.stack.words.clone_from(&self.kernels_words);
             self.other.mount(&self.watchdog)?;
             let read_by_kernel = self.other.view();
             self.other.unmount()?;
