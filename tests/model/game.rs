@@ -22,6 +22,8 @@ type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 pub struct Game {
     /// Whether the kernel can read plyfs's layers.
     for_kernel: bool,
+    /// Whether only files and directories can be given an origin.
+    by_user: bool,
     kernels_words: String,
     plyfss_words: String,
     pub kernel: Side,
@@ -38,14 +40,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 impl Game {
     /// Both sides of `case` below `dir`, not mounted yet.
     pub fn new(dir: &Path, subject: Subject, words: &str, case: &Case) -> Game {
-        // The others read their own marks alone.
-        let (name, format) = match subject {
-            Subject::Plyfs => ("plyfs", case.format),
-            _ if words.contains("userxattr") => ("other", MarkFormat::UserXattr),
-            _ => ("other", MarkFormat::Overlay),
-        };
         // An unprivileged mount believes the `user.` xattrs, and knows no redirects.
         let by_user = words.contains("userxattr");
+        let case = &if by_user {
+            without_links(case)
+        } else {
+            case.clone()
+        };
         let own = if by_user {
             MarkFormat::UserXattr
         } else {
@@ -55,10 +56,17 @@ impl Game {
         // Nor does whoever reads an upper with files for marks.
         let marks_are_files = words.contains("marks=files");
         if by_user {
-            kernel.stack.words = "index=on,userxattr,xino=off,volatile".into();
+            kernel.stack.words = "index=off,userxattr,xino=off,volatile".into();
         } else if marks_are_files {
             kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
         }
+        // The others read their own marks alone, and a user's mount no trusted ones.
+        let foreign = matches!(case.format, MarkFormat::Files | MarkFormat::FuseOverlayfs);
+        let (name, format) = match subject {
+            Subject::Plyfs if foreign || !by_user => ("plyfs", case.format),
+            Subject::Plyfs => ("plyfs", own),
+            _ => ("other", own),
+        };
         let mut other = Side::prepare(name, subject, dir.join("o"), case, (format, own));
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
@@ -68,6 +76,7 @@ impl Game {
         }
         Game {
             for_kernel: format == own && !marks_are_files,
+            by_user,
             kernels_words: kernel.stack.words.clone(),
             plyfss_words: other.stack.words.clone(),
             kernel,
@@ -104,6 +113,7 @@ impl Game {
         let mut lines = tree::differences(("before the remount", &before), ("after it", &after));
         for (path, node) in &before {
             if let Some(now) = after.get(path)
+                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
                 && now.stat.ino != node.stat.ino
             {
                 lines.push(format!(
@@ -233,6 +243,9 @@ impl Game {
             let (Some(Ok(old)), Some(word)) = (before.get(from), paths.get(to)) else {
                 continue;
             };
+            if self.by_user && !old.is_dir() && !old.is_file() {
+                continue;
+            }
             match self.other.lstat(word) {
                 Ok(now) if now.ino == old.ino => {}
                 Ok(now) => lines.push(format!("{word}: st_ino was {}, is {}", old.ino, now.ino)),
@@ -343,6 +356,15 @@ impl Game {
         }
         report(lines)
     }
+}
+
+/// Without an index, a file of a lower that is changed through one name is another file then.
+fn without_links(case: &Case) -> Case {
+    let mut case = case.clone();
+    for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
+        layer.retain(|line| !line.starts_with("link "));
+    }
+    case
 }
 
 /// Whether `path` goes through `name`.
