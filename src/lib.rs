@@ -30,6 +30,5 @@ pub mod fuse;
 pub mod layer;
 pub mod merge;
 pub mod node;
-pub mod observe;
 pub mod sys;
 pub mod union;

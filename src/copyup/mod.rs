@@ -241,7 +241,10 @@ impl Job<'_> {
                 let index = self.tree.index_dir()?;
                 let entry = At::new(&*index, index_name);
                 publish::publish(temp, entry)?;
-                fs::link(entry, to)?;
+                if let Err(e) = fs::link(entry, to) {
+                    best_effort("take the index entry back", fs::unlink(entry));
+                    return Err(e.errno);
+                }
                 let keys = self.upper.identity_keys();
                 let base = nlink::Base::Upper(fs::stat(entry)?.nlink);
                 nlink::write(keys, entry, base, self.source.look.stat.nlink)?;

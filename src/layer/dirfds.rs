@@ -101,22 +101,29 @@ impl DirFds {
     /// # Errors
     /// ENOENT for a covered directory, else openat's.
     pub fn lower(&self, dir: &Arc<RealDir>) -> Result<Arc<OwnedFd>, SysError> {
-        let Some((parent, name)) = &dir.place else {
-            return Ok(dir.layer.root.clone());
+        // Up to what is open, then down again: a tree may be deeper than a stack.
+        let mut missing = Vec::new();
+        let mut at = dir;
+        let mut fd = loop {
+            let Some((parent, name)) = &at.place else {
+                break at.layer.root.clone();
+            };
+            if at.covered {
+                return Err(SysError {
+                    call: "openat",
+                    errno: Errno::ENOENT,
+                });
+            }
+            if let Some(fd) = self.get(Key::Lower(at.id)) {
+                break fd;
+            }
+            missing.push((at.id, name));
+            at = parent;
         };
-        if dir.covered {
-            return Err(SysError {
-                call: "openat",
-                errno: Errno::ENOENT,
-            });
+        for (id, name) in missing.into_iter().rev() {
+            fd = Arc::new(open_dir(At::new(&*fd, name))?);
+            self.put(Key::Lower(id), fd.clone());
         }
-        let key = Key::Lower(dir.id);
-        if let Some(fd) = self.get(key) {
-            return Ok(fd);
-        }
-        let above = self.lower(parent)?;
-        let fd = Arc::new(open_dir(At::new(&*above, name))?);
-        self.put(key, fd.clone());
         Ok(fd)
     }
 

@@ -11,7 +11,7 @@
 use super::Layer;
 use crate::error::{Errno, SysError};
 use crate::merge::resolve::Sighting;
-use crate::sys::fs::{self, S_IFCHR, S_IFREG, Stat};
+use crate::sys::fs::{self, S_IFCHR, S_IFREG, SetTime, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
@@ -230,10 +230,14 @@ impl Layer {
                 dir: dir.dir,
                 name: OPAQUE_FILE,
             };
-            return match fs::mknod(mark, S_IFREG | 0o600, (0, 0)) {
-                Err(e) if e.errno == Errno::EEXIST => Ok(()),
-                other => other,
-            };
+            let before = fs::stat(dir)?;
+            match fs::mknod(mark, S_IFREG | 0o600, (0, 0)) {
+                Err(e) if e.errno == Errno::EEXIST => return Ok(()),
+                other => other?,
+            }
+            // The mark is nothing that happened to the directory's names.
+            let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
+            return fs::utimens(dir, atime, mtime);
         }
         let keys = if self.caps.trusted { &TRUSTED } else { &USER };
         xattr::set(at, keys.opaque, b"y", 0)

@@ -113,35 +113,58 @@ impl Tree {
     /// # Errors
     /// EROFS without an upper, ESTALE if it is not where it should be, else openat's.
     pub fn upper_dir(&self, node: &Node) -> Result<Arc<OwnedFd>> {
-        if let Place::Root = *node.place.read() {
-            return Ok(self.upper_layer()?.root.clone());
-        }
-        if let Some(fd) = self.layers.fds.upper(node.ino) {
+        if let Some(fd) = self.open_upper_dir(node)? {
             return Ok(fd);
         }
         let mut last = Errno::ESTALE;
         for _ in 0..TRIES {
-            let fd = match node.place() {
-                Place::Named(parent, name) => {
-                    let above = self.upper_dir(&parent)?;
-                    match open_dir(At::new(&*above, &name)) {
-                        Ok(fd) => Arc::new(fd),
-                        Err(e) => {
-                            last = e.errno;
-                            continue;
-                        }
-                    }
-                }
-                Place::Held(fd) => return Ok(fd),
-                _ => return Err(Errno::ENOENT),
-            };
-            let found = fs::stat(At::fd(&*fd))?.ino;
-            if node.stack().upper == Some(found) {
-                self.layers.fds.keep_upper(node.ino, fd.clone());
-                return Ok(fd);
+            match self.walk_to_upper_dir(node) {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) => {}
+                Err(e) if e == Errno::ENOENT => last = e,
+                Err(e) => return Err(e),
             }
         }
         Err(last)
+    }
+
+    /// The upper's part of `node`, if it is open already.
+    fn open_upper_dir(&self, node: &Node) -> Result<Option<Arc<OwnedFd>>> {
+        match &*node.place.read() {
+            Place::Root => return Ok(Some(self.upper_layer()?.root.clone())),
+            Place::Held(fd) => return Ok(Some(fd.clone())),
+            Place::Named(..) => {}
+            Place::Indexed(_) | Place::Gone => return Err(Errno::ENOENT),
+        }
+        Ok(self.layers.fds.upper(node.ino))
+    }
+
+    /// Opens the upper's part of `node` from the nearest ancestor that is open: up, then
+    /// down again, for a tree may be deeper than a stack. `None` where something was
+    /// moved meanwhile.
+    fn walk_to_upper_dir(&self, node: &Node) -> Result<Option<Arc<OwnedFd>>> {
+        let Place::Named(mut parent, name) = node.place() else {
+            return self.open_upper_dir(node);
+        };
+        let mut way = vec![(node.ino, node.stack().upper, name)];
+        let mut fd = loop {
+            if let Some(fd) = self.open_upper_dir(&parent)? {
+                break fd;
+            }
+            let Place::Named(above, name) = parent.place() else {
+                return Ok(None);
+            };
+            way.push((parent.ino, parent.stack().upper, name));
+            parent = above;
+        };
+        for (ino, upper, name) in way.into_iter().rev() {
+            fd = Arc::new(open_dir(At::new(&*fd, &name))?);
+            if upper != Some(fs::stat(At::fd(&*fd))?.ino) {
+                return Ok(None);
+            }
+            self.layers.fds.keep_upper(ino, fd.clone());
+        }
+        Ok(Some(fd))
     }
 
     /// The upper's part of `node`.

@@ -64,11 +64,6 @@ fn prepare() -> ThreadState {
     state
 }
 
-/// Whether files can be created with a caller's ids.
-pub fn can_switch() -> bool {
-    prepare().switches
-}
-
 /// Sets this thread's filesystem ids; the call reports nothing, so ask again.
 fn set_ids(uid: u32, gid: u32) {
     // SAFETY: no pointers.

@@ -14,7 +14,7 @@ use crate::node::dir::DirState;
 use crate::node::lock::{hold_still, wait_for_copyup};
 use crate::node::stack::Stack;
 use crate::node::{Node, Place};
-use crate::sys::creds::{self, Caller, as_caller};
+use crate::sys::creds::{Caller, as_caller};
 use crate::sys::fs::{
     self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
     S_IFREG, S_ISGID,
@@ -105,7 +105,7 @@ impl Union {
         let way = self.in_the_way(&dir, &fd, &name)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
-            how => self.make_over_whiteout(&dir, &fd, &name, new, caller, how, way.beside)?,
+            how => self.make_over_whiteout(&fd, &name, new, caller, (how, way.beside))?,
         };
         let stat = fs::stat(at)?;
         let ino = self.tree.ino_of_stat(&stat);
@@ -204,16 +204,13 @@ impl Union {
 
     /// Makes `new` whole in work, and lets it take the place of a whiteout at one
     /// stroke: never is the deleted file back, never is the new one half there.
-    #[allow(clippy::too_many_arguments)]
     fn make_over_whiteout(
         &self,
-        dir: &Arc<Node>,
         fd: &Arc<OwnedFd>,
         name: &Name,
         new: New<'_>,
         caller: &Caller,
-        how: Creation,
-        beside: bool,
+        (how, beside): (Creation, bool),
     ) -> Result<Option<OwnedFd>> {
         let scratch = self.scratch()?;
         let temp_name = scratch.temp_name();
@@ -238,18 +235,13 @@ impl Union {
         if done.is_err() {
             scratch.discard(&temp_name);
         } else if beside {
-            self.drop_whiteout_file(dir, fd, name)?;
+            self.drop_whiteout_file(fd, name)?;
         }
         done
     }
 
     /// Removes the whiteout file beside `name`, which something visible has replaced.
-    pub(super) fn drop_whiteout_file(
-        &self,
-        _dir: &Node,
-        fd: &Arc<OwnedFd>,
-        name: &Name,
-    ) -> Result<()> {
+    pub(super) fn drop_whiteout_file(&self, fd: &Arc<OwnedFd>, name: &Name) -> Result<()> {
         let Some(file) = whiteout_file(name) else {
             return Ok(());
         };
@@ -376,7 +368,7 @@ impl Union {
             }
         }
         if way.beside {
-            self.drop_whiteout_file(dir, &fd, name)?;
+            self.drop_whiteout_file(&fd, name)?;
         }
         self.list(names, name, node.ino, node.kind);
         let place = Place::Named(dir.clone(), name.clone());
@@ -390,10 +382,5 @@ impl Union {
         });
         let attr = self.attr_of(entry.node())?;
         Ok(Entry { node: entry, attr })
-    }
-
-    /// Whether files can be made with the ids of whoever asks for them.
-    pub fn keeps_owners(&self) -> bool {
-        creds::can_switch()
     }
 }

@@ -186,7 +186,7 @@ impl Union {
             let hints = &end.dir.as_dir()?.upper_hints;
             let layer = self.tree.upper_layer()?;
             if layer.whiteout_beside(At::fd(&*end.fd), hints, end.name)? {
-                self.drop_whiteout_file(end.dir, &end.fd, end.name)?;
+                self.drop_whiteout_file(&end.fd, end.name)?;
             }
             Ok(())
         };

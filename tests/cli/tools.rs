@@ -138,7 +138,13 @@ impl Stage {
 
     /// The daemon of the union at `name`.
     pub fn daemon(&self, name: &str) -> u32 {
-        let (minor, _) = self.mounted(name).expect("the union is mounted");
+        self.find_daemon(name)
+            .expect("the union is mounted, and its daemon has a thread named after it")
+    }
+
+    /// The daemon of the union at `name`, once it is ready for signals.
+    pub fn find_daemon(&self, name: &str) -> Option<u32> {
+        let (minor, _) = self.mounted(name)?;
         let thread = format!("plyfs:{minor}");
         let numbers = |dir: String| -> Vec<u32> {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -146,15 +152,12 @@ impl Stage {
                 .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
                 .collect()
         };
-        numbers("/proc".into())
-            .into_iter()
-            .find(|pid| {
-                numbers(format!("/proc/{pid}/task")).iter().any(|task| {
-                    std::fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"))
-                        .is_ok_and(|comm| comm.trim_end() == thread)
-                })
+        numbers("/proc".into()).into_iter().find(|pid| {
+            numbers(format!("/proc/{pid}/task")).iter().any(|task| {
+                std::fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"))
+                    .is_ok_and(|comm| comm.trim_end() == thread)
             })
-            .expect("the daemon has a thread named after its connection")
+        })
     }
 }
 
