@@ -37,6 +37,8 @@ pub struct Layer {
     pub dev: u64,
     /// Whether `root` is a private copy of its mount, on which nothing is mounted.
     pub private_mount: bool,
+    /// Keeps the private copy that the upper is in.
+    pub(crate) _mount: Option<std::os::fd::OwnedFd>,
     /// What its filesystem can do, learned once.
     pub caps: Caps,
     /// Whether files of it can be cloned into the upper.

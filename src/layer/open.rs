@@ -93,6 +93,7 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
         mnt_id: stat.mnt_id,
         dev: stat.dev,
         private_mount,
+        _mount: None,
         clones: Known::default(),
         caps: probe::lower(plan, &root),
         root: Arc::new(root),
@@ -101,9 +102,9 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
 
 fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), MountError> {
     let path = &paths.upper;
-    let root = open_root(path, O_RDONLY, "upper directory")?;
-    let work = open_root(&paths.work, O_RDONLY, "work directory")?;
-    let stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
+    let mut root = open_root(path, O_RDONLY, "upper directory")?;
+    let mut work = open_root(&paths.work, O_RDONLY, "work directory")?;
+    let mut stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
     let work_stat = fs::stat(At::fd(&work)).map_err(|e| unusable(&paths.work, e))?;
     if stat.dev != work_stat.dev || stat.mnt_id != work_stat.mnt_id {
         return Err(MountError::new(
@@ -114,6 +115,15 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
             ),
             "put it beside the upper",
         ));
+    }
+    let mut mount = None;
+    if !plan.respect_mounts
+        && creds::is_system_admin()
+        && let Some(copy) = best_effort("copy the upper's mount", copy_of_mount(paths, &stat))
+    {
+        (root, work) = (copy.upper, copy.work);
+        mount = Some(copy.mount);
+        stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
     }
     lock_patiently(&root, path, "upper directory")?;
     let scratch = Scratch::open(work, &paths.work, plan.index)?;
@@ -131,10 +141,51 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         path: path.into(),
         mnt_id: stat.mnt_id,
         dev: stat.dev,
-        private_mount: false,
+        private_mount: mount.is_some(),
+        _mount: mount,
         clones: Known::default(),
         caps,
         root: Arc::new(root),
     };
     Ok((layer, scratch))
+}
+
+/// The upper and its work directory in a private copy of their mount, which pins no
+/// mount point: whoever unmounts the union may unmount what the upper is on at once,
+/// though the daemon still has it open (as with overlayfs).
+struct UpperCopy {
+    mount: OwnedFd,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+/// Copies the mount from the nearest directory that holds both, since files can only be
+/// moved within one mount. `there` is the upper as it was opened.
+fn copy_of_mount(paths: &UpperPlan, there: &fs::Stat) -> std::io::Result<UpperCopy> {
+    use std::os::fd::AsRawFd;
+    let upper = paths.upper.canonicalize()?;
+    let work = paths.work.canonicalize()?;
+    let both = upper
+        .ancestors()
+        .find(|a| work.starts_with(a))
+        .unwrap_or(Path::new("/"));
+    let above = fs::open_path(both, O_PATH | O_DIRECTORY)?;
+    if fs::stat(At::fd(&above))?.mnt_id != there.mnt_id {
+        return Err(std::io::Error::other("upper and work have their own mount"));
+    }
+    let mount = fs::clone_mount(&above)?;
+    let open = |path: &Path| -> std::io::Result<OwnedFd> {
+        let below = path.strip_prefix(both).map_err(std::io::Error::other)?;
+        let within = Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string());
+        Ok(fs::open_path(&within.join(below), O_RDONLY | O_DIRECTORY)?)
+    };
+    let copy = (open(&upper)?, open(&work)?);
+    if fs::stat(At::fd(&copy.0))?.ino != there.ino {
+        return Err(std::io::Error::other("the upper was moved meanwhile"));
+    }
+    Ok(UpperCopy {
+        upper: copy.0,
+        work: copy.1,
+        mount,
+    })
 }

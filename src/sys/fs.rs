@@ -172,9 +172,9 @@ pub fn open_path(path: &Path, flags: i32) -> Result<OwnedFd, SysError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A private copy of the mount at `fd` without what is mounted below it, so that a
-/// layer shows its own directories; read-only. Needs CAP_SYS_ADMIN, Linux 5.12.
-pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
+/// A private copy of the mount at `fd`, from there down and without what is mounted
+/// below it. Needs CAP_SYS_ADMIN, Linux 5.2.
+pub fn clone_mount(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
     let flags =
         libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: an empty C string and a live descriptor.
@@ -188,7 +188,12 @@ pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
     };
     let tree = check("open_tree", tree as libc::c_int)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
-    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+}
+
+/// As [`clone_mount`], read-only and without access times. Linux 5.12.
+pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
+    let tree = clone_mount(fd)?;
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
         attr_clr: libc::MOUNT_ATTR__ATIME,
