@@ -604,9 +604,10 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded("removexattr", || {
-            empty(reply, self.union.removexattr(ino.0, name.as_bytes()));
+            let who = caller(request, 0);
+            empty(reply, self.union.removexattr(ino.0, name.as_bytes(), &who));
         });
     }
 

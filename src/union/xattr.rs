@@ -17,6 +17,7 @@ fn key(name: &[u8]) -> Result<CString> {
 }
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const CAPABILITY: &[u8] = b"security.capability";
 
 impl Union {
@@ -43,7 +44,11 @@ impl Union {
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
         let key = key(name)?;
-        self.on_xattr(&node, |at| xattr::get(at, &key))
+        match self.on_xattr(&node, |at| xattr::get(at, &key)) {
+            // The kernel's permission check takes ENODATA alone for "there is no ACL".
+            Err(Errno::EOPNOTSUPP) if name.starts_with(ACL_PREFIX) => Err(Errno::ENODATA),
+            other => other,
+        }
     }
 
     /// The names of all xattrs on `ino`, each ended by NUL.
@@ -99,9 +104,18 @@ impl Union {
     ///
     /// # Errors
     /// ENODATA where there is none; those of copy-up and of removexattr.
-    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, ino: Ino, name: &[u8], caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
+        if name == ACCESS_ACL {
+            // This is a change of mode, whether there is an ACL or not.
+            let stat = self.tree.look(&node)?.stat;
+            if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
+                self.ensure(&node, Keep::All)?;
+                let door = self.tree.upper_door(&node)?;
+                self.clear_sgid_of_stranger(door.at(), caller)?;
+            }
+        }
         if !node.in_upper() {
             // Nothing is copied up for what fails.
             self.on_xattr(&node, |at| xattr::get(at, &key))?;

@@ -15,7 +15,7 @@
 //! copyrange SLOT OFFSET SLOT OFFSET LEN  linkfd SLOT PATH
 //! opendir SLOT PATH              readsome SLOT BUFFER           readrest SLOT
 //! ```
-//! `check` and `remount` belong to the runner. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
+//! `check`, `remount` and `restack` (the upper becomes a lower) belong to the game. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

@@ -22,6 +22,10 @@ type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 pub struct Game {
     /// Whether the kernel can read plyfs's layers.
     for_kernel: bool,
+    /// Whether only files and directories can be given an origin.
+    by_user: bool,
+    kernels_words: String,
+    plyfss_words: String,
     pub kernel: Side,
     pub other: Side,
     watchdog: Watchdog,
@@ -36,24 +40,45 @@ const LIMIT: Duration = Duration::from_secs(60);
 impl Game {
     /// Both sides of `case` below `dir`, not mounted yet.
     pub fn new(dir: &Path, subject: Subject, words: &str, case: &Case) -> Game {
-        // The others read their own marks alone.
-        let (name, format) = match subject {
-            Subject::Plyfs => ("plyfs", case.format),
-            _ => ("other", MarkFormat::Overlay),
+        // An unprivileged mount believes the `user.` xattrs, and knows no redirects.
+        let by_user = words.contains("userxattr");
+        let case = &if by_user {
+            without_links(case)
+        } else {
+            case.clone()
         };
-        let overlay = MarkFormat::Overlay;
-        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, overlay);
+        let own = if by_user {
+            MarkFormat::UserXattr
+        } else {
+            MarkFormat::Overlay
+        };
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, (own, own));
+        // Nor does whoever reads an upper with files for marks.
         let marks_are_files = words.contains("marks=files");
-        if marks_are_files {
-            // Who reads such an upper knows no redirects.
+        if by_user {
+            kernel.stack.words = "index=off,userxattr,xino=off,volatile".into();
+        } else if marks_are_files {
             kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
         }
-        let mut other = Side::prepare(name, subject, dir.join("o"), case, format);
+        // The others read their own marks alone, and a user's mount no trusted ones.
+        let foreign = matches!(case.format, MarkFormat::Files | MarkFormat::FuseOverlayfs);
+        let (name, format) = match subject {
+            Subject::Plyfs if foreign || !by_user => ("plyfs", case.format),
+            Subject::Plyfs => ("plyfs", own),
+            _ => ("other", own),
+        };
+        let mut other = Side::prepare(name, subject, dir.join("o"), case, (format, own));
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
+        if subject == Subject::Kernel {
+            other.stack.words.clone_from(&kernel.stack.words);
+        }
         Game {
-            for_kernel: format == MarkFormat::Overlay && !marks_are_files,
+            for_kernel: format == own && !marks_are_files,
+            by_user,
+            kernels_words: kernel.stack.words.clone(),
+            plyfss_words: other.stack.words.clone(),
             kernel,
             other,
             watchdog: Watchdog::new(LIMIT),
@@ -88,6 +113,7 @@ impl Game {
         let mut lines = tree::differences(("before the remount", &before), ("after it", &after));
         for (path, node) in &before {
             if let Some(now) = after.get(path)
+                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
                 && now.stat.ino != node.stat.ino
             {
                 lines.push(format!(
@@ -99,6 +125,20 @@ impl Game {
             }
         }
         report(lines)?;
+        self.compare()
+    }
+
+    /// What was written so far becomes a lower of another mount. Not where a lower has hard links:
+    /// of a file that was changed through one name the others live in the index, which stays
+    /// behind, and which name was changed first the two need not agree on.
+    fn restack(&mut self) -> Result<(), Vec<String>> {
+        if self.kernel.has_lower_links() {
+            return self.compare();
+        }
+        self.unmount()?;
+        self.kernel.restack();
+        self.other.restack();
+        self.mount()?;
         self.compare()
     }
 
@@ -120,6 +160,7 @@ impl Game {
         match step.verb() {
             "check" => return self.compare(),
             "remount" => return self.remount(),
+            "restack" => return self.restack(),
             _ => {}
         }
         let paths = step.paths();
@@ -202,6 +243,9 @@ impl Game {
             let (Some(Ok(old)), Some(word)) = (before.get(from), paths.get(to)) else {
                 continue;
             };
+            if self.by_user && !old.is_dir() && !old.is_file() {
+                continue;
+            }
             match self.other.lstat(word) {
                 Ok(now) if now.ino == old.ino => {}
                 Ok(now) => lines.push(format!("{word}: st_ino was {}, is {}", old.ino, now.ino)),
@@ -291,7 +335,7 @@ impl Game {
     fn interchange(&mut self, seen: &[Tree; 2]) -> Result<(), Vec<String>> {
         let [kernels, plyfss] = seen;
         self.kernel.subject = Subject::Plyfs;
-        self.kernel.stack.words.clear();
+        self.kernel.stack.words.clone_from(&self.plyfss_words);
         self.kernel.mount(&self.watchdog)?;
         let read_by_plyfs = self.kernel.view();
         self.kernel.unmount()?;
@@ -301,7 +345,7 @@ impl Game {
         );
         if self.for_kernel {
             self.other.subject = Subject::Kernel;
-            self.other.stack.words.clear();
+            self.other.stack.words.clone_from(&self.kernels_words);
             self.other.mount(&self.watchdog)?;
             let read_by_kernel = self.other.view();
             self.other.unmount()?;
@@ -312,6 +356,15 @@ impl Game {
         }
         report(lines)
     }
+}
+
+/// Without an index, a file of a lower that is changed through one name is another file then.
+fn without_links(case: &Case) -> Case {
+    let mut case = case.clone();
+    for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
+        layer.retain(|line| !line.starts_with("link "));
+    }
+    case
 }
 
 /// Whether `path` goes through `name`.

@@ -20,6 +20,27 @@ pub struct Failure {
     pub what: Vec<String>,
 }
 
+impl Failure {
+    /// What kind of difference it is, so that a case made smaller shows the same one: the two
+    /// errnos, or which attribute of some file.
+    pub fn kind(&self) -> String {
+        let short = |line: &String| line.split(": mode=").next().unwrap_or_default().to_string();
+        let first = self.what.first().cloned().unwrap_or_default();
+        if first.starts_with("kernel: ") {
+            return self.what.iter().take(2).map(short).collect();
+        }
+        let parts: Vec<&str> = first.splitn(3, ": ").collect();
+        match parts[..] {
+            [path, attribute, _] if path.starts_with('/') => attribute.to_string(),
+            _ => first
+                .split([':', '/'])
+                .next()
+                .unwrap_or_default()
+                .to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {} `{}`:", self.at, self.line)?;

@@ -230,6 +230,7 @@ impl Author {
             (2, "list"),
             (2, "check"),
             (1, "remount"),
+            (2, "restack"),
         ];
         let verb = self.rng.weighted(&verbs);
         let seed = self.rng.below(250);
@@ -314,7 +315,7 @@ impl Author {
             }
             "stat" | "read" | "unlink" => format!("{verb} {}", self.existing(None)),
             "access" => format!("access {} {}", self.existing(None), self.rng.below(8)),
-            "remount" => {
+            "remount" | "restack" => {
                 self.files.clear();
                 self.dirs.clear();
                 verb.into()

@@ -34,10 +34,11 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Takes `smaller` over if it fails too.
+    /// Takes `smaller` over if it fails in the same way.
     fn keep(&mut self, smaller: Case) -> bool {
         match self.runner.run(&smaller) {
             Ok(()) => false,
+            Err(failure) if failure.kind() != self.failure.kind() => false,
             Err(failure) => {
                 *self.best = smaller;
                 *self.failure = failure;

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::case::Case;
 use super::execute::{self, Hands, Outcome, Step, path};
@@ -33,7 +33,7 @@ impl Side {
         subject: Subject,
         dir: PathBuf,
         case: &Case,
-        format: MarkFormat,
+        (format, upper_format): (MarkFormat, MarkFormat),
     ) -> Side {
         if dir.exists() {
             remove_tree(&dir);
@@ -45,11 +45,7 @@ impl Side {
             lowers.push(at);
         }
         let stack = Stack::new(&lowers).upper(&dir.join("u"), &dir.join("w"));
-        let mut upper = vec!["dir . 755 0:0 1000000000.5".to_string()];
-        if !case.upper.is_empty() {
-            upper.clone_from(&case.upper);
-        }
-        materialise(&upper, &dir.join("u"), MarkFormat::Overlay);
+        new_upper(&dir.join("u"), &case.upper, upper_format);
         let machine =
             sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY, 0).expect("/ can be opened");
         let pristine = lowers.iter().map(|at| tree::read(at)).collect();
@@ -125,6 +121,23 @@ impl Side {
         lines
     }
 
+    /// Whether a file of a lower has more than one name.
+    pub fn has_lower_links(&self) -> bool {
+        let linked = |tree: &Tree| tree.values().any(|n| !n.stat.is_dir() && n.stat.nlink > 1);
+        self.pristine.iter().any(linked)
+    }
+
+    /// The upper becomes the topmost lower, and a new one takes its place.
+    pub fn restack(&mut self) {
+        let place = self.dir.join(format!("r{}", self.stack.lowers.len()));
+        std::fs::rename(self.dir.join("u"), &place).expect("an unmounted upper can be renamed");
+        remove_tree(&self.dir.join("w"));
+        self.pristine.insert(0, tree::read(&place));
+        self.stack.lowers.insert(0, place);
+        new_upper(&self.dir.join("u"), &[], MarkFormat::Overlay);
+        std::fs::create_dir(self.dir.join("w")).expect("a work directory can be made");
+    }
+
     /// Does `step` as a program inside would.
     pub fn perform(&mut self, step: &Step<'_>) -> Outcome {
         let mut hands = std::mem::take(&mut self.hands);
@@ -132,4 +145,11 @@ impl Side {
         self.hands = hands;
         outcome
     }
+}
+
+/// An upper of `lines`, or an empty one.
+fn new_upper(at: &Path, lines: &[String], format: MarkFormat) {
+    let empty = ["dir . 755 0:0 1000000000.5".to_string()];
+    let lines = if lines.is_empty() { &empty } else { lines };
+    materialise(lines, at, format);
 }
