@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use stack::{Lower, Stack};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use table::NodeTable;
 
 /// Where a node is in the union, which is also where its upper part is.
@@ -163,6 +163,8 @@ pub struct Tree {
     /// Reading a file of the upper updates its access time.
     pub atime: bool,
     inos: RwLock<InoMap>,
+    /// Nodes whose last name is gone and whose upper part is kept open.
+    held: AtomicUsize,
 }
 
 impl Tree {
@@ -200,6 +202,7 @@ impl Tree {
             root,
             atime,
             inos: RwLock::new(inos),
+            held: AtomicUsize::new(0),
         })
     }
 
@@ -232,10 +235,27 @@ impl Tree {
 
     /// Gives `node` another place; whoever does it holds its copy-up lock.
     pub fn set_place(&self, node: &Node, place: Place) {
-        let old = std::mem::replace(&mut *node.place.write(), place);
+        let old = self.swap_place(node, place);
         if let Place::Named(parent, _) = old {
             self.reap(parent);
         }
+    }
+
+    fn swap_place(&self, node: &Node, place: Place) -> Place {
+        if matches!(place, Place::Held(_)) {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
+        let old = std::mem::replace(&mut *node.place.write(), place);
+        if matches!(old, Place::Held(_)) {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+        old
+    }
+
+    /// Whether deleted files still take up space, since the kernel has not forgotten
+    /// them yet.
+    pub fn holds_deleted(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > 0
     }
 
     /// Takes back `count` lookups of `ino`.
@@ -261,7 +281,7 @@ impl Tree {
             if node.is_dir() {
                 self.layers.fds.drop_upper(node.ino);
             }
-            let place = std::mem::replace(&mut *node.place.write(), Place::Gone);
+            let place = self.swap_place(&node, Place::Gone);
             drop(node);
             next = match place {
                 Place::Named(parent, _) => self.table.remove_unused(parent),

@@ -17,6 +17,12 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often, and how long each time, deleting waits for the room that files deleted
+/// before it take until the kernel forgets them.
+const ROOM_WAITS: usize = 20;
+const ROOM_WAIT: Duration = Duration::from_millis(10);
 
 /// What a try under the locks came to.
 pub(super) enum Try<T> {
@@ -51,14 +57,22 @@ impl Union {
         }
         let name = self.existing_name(name)?;
         self.ensure(&dir, Keep::All)?;
+        let mut waits = 0;
         loop {
             let mut names = dir.as_dir()?.names.write();
-            let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
+            let outcome = self.remove_locked(&dir, &mut names, &name, want_dir);
             drop(names);
             match outcome {
-                Try::Done(()) => return Ok(()),
-                Try::CopyUp(node) => self.ensure(&node, Keep::All)?,
-                Try::Busy(node) => wait_for_copyup(&node),
+                Ok(Try::Done(())) => return Ok(()),
+                Ok(Try::CopyUp(node)) => self.ensure(&node, Keep::All)?,
+                Ok(Try::Busy(node)) => wait_for_copyup(&node),
+                // A whiteout needs room, and what was deleted a moment ago is about to
+                // make some: a full disk can be emptied.
+                Err(Errno::ENOSPC) if waits < ROOM_WAITS && self.tree.holds_deleted() => {
+                    waits += 1;
+                    std::thread::sleep(ROOM_WAIT);
+                }
+                Err(e) => return Err(e),
             }
         }
     }
