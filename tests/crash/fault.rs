@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use plyfs::config::plan::{Marks, MountPlan, Redirects, UpperPlan, XattrSpace};
+use plyfs::config::plan::MountPlan;
 use plyfs::error::Errno;
 use plyfs::sys::fault::{Fault, arm};
 
-use crate::inside::{Inside, Shown};
+use crate::inside::{Inside, Shown, plan};
 use crate::scenes::{BOTTOM, SCENES, STEPS, TOP};
 use crate::support::backing::{Backing, Kind};
 use crate::support::bytes::escape;
@@ -24,48 +24,20 @@ use crate::support::{skip, sys};
 /// No system call answers this: what comes after the last call.
 const ENDED: Errno = Errno(3999);
 
-/// How a union is made different from the usual one.
-#[derive(Clone, Copy)]
-struct Variant {
-    name: &'static str,
-    /// The lower layers are on another filesystem than the upper.
-    apart: bool,
-    change: fn(&mut MountPlan),
-}
+/// How a union is made different from the usual one: its options, and whether the lower layers are
+/// on another filesystem than the upper.
+type Variant = (&'static str, bool);
 
-const PLAIN: Variant = Variant {
-    name: "plain",
-    apart: false,
-    change: |_| {},
-};
+const PLAIN: Variant = ("", false);
+const APART: Variant = ("", true);
 
 const VARIANTS: &[Variant] = &[
     PLAIN,
-    Variant {
-        name: "lowers apart",
-        apart: true,
-        change: |_| {},
-    },
-    Variant {
-        name: "marks=files",
-        apart: false,
-        change: |plan| plan.marks = Marks::Files,
-    },
-    Variant {
-        name: "userxattr",
-        apart: false,
-        change: |plan| plan.xattrs = XattrSpace::User,
-    },
-    Variant {
-        name: "index=off",
-        apart: false,
-        change: |plan| plan.index = false,
-    },
-    Variant {
-        name: "redirect_dir=off",
-        apart: false,
-        change: |plan| plan.redirects = Redirects::Off,
-    },
+    APART,
+    ("marks=files", false),
+    ("userxattr", false),
+    ("index=off", false),
+    ("redirect_dir=off", false),
 ];
 
 /// One thing that goes wrong.
@@ -173,33 +145,32 @@ struct Yard {
     lowers: Vec<PathBuf>,
     upper: PathBuf,
     work: PathBuf,
-    variant: Variant,
-    base: PathBuf,
+    words: &'static str,
+    plan: MountPlan,
 }
 
 impl Yard {
-    fn new(base: &Path, elsewhere: &Path, variant: Variant) -> Yard {
-        let below = if variant.apart { elsewhere } else { base };
+    fn new(base: &Path, elsewhere: &Path, (words, apart): Variant) -> Yard {
+        let below = if apart { elsewhere } else { base };
         let lowers = vec![below.join("l1"), below.join("l2")];
         build(&lowers[0], MarkFormat::Overlay, TOP);
         build(&lowers[1], MarkFormat::Overlay, BOTTOM);
+        let (upper, work, point) = (base.join("u"), base.join("w"), base.join("m"));
+        for dir in [&upper, &work, &point] {
+            std::fs::create_dir(dir).expect("a directory can be made");
+        }
+        let plan = plan(lowers.clone(), (&upper, &work), &point, words);
         Yard {
             lowers,
-            upper: base.join("u"),
-            work: base.join("w"),
-            variant,
-            base: base.to_owned(),
+            upper,
+            work,
+            words,
+            plan: plan.unwrap_or_else(|e| panic!("{e}")),
         }
     }
 
     fn open(&self) -> Inside {
-        let mut plan = MountPlan::new(self.base.join("m"), self.lowers.clone());
-        plan.upper = Some(UpperPlan {
-            upper: self.upper.clone(),
-            work: self.work.clone(),
-        });
-        (self.variant.change)(&mut plan);
-        Inside::open(&plan).unwrap_or_else(|e| panic!("{e}"))
+        Inside::open(&self.plan).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// An upper in which `before` was done.
@@ -544,8 +515,8 @@ fn run_scene(yard: &Yard, number: usize, all: bool) -> Count {
             for what_is in found {
                 let call = reference.calls.get(at).copied().unwrap_or_default();
                 count.wrong.push(format!(
-                    "{} {:?} {:?} ({state}), {what} at {call}: {what_is}",
-                    yard.variant.name, scene.0, scene.1
+                    "[{}] {:?} {:?} ({state}), {what} at {call}: {what_is}",
+                    yard.words, scene.0, scene.1
                 ));
             }
         };
@@ -587,7 +558,7 @@ fn run_on(kind: Kind, variants: &[Variant], every: usize) {
         for (number, (_, line)) in SCENES.iter().enumerate() {
             // Without an index a hard link is a file of its own once it is copied up.
             let links = ["d/g", "d/h", "top2"];
-            if variant.name == "index=off" && links.iter().any(|l| line.contains(l)) {
+            if variant.0 == "index=off" && links.iter().any(|l| line.contains(l)) {
                 continue;
             }
             let wanted = only.as_ref().is_none_or(|o| line.contains(o.as_str()));
@@ -618,12 +589,12 @@ fn a_failing_call_is_answered_and_leaves_nothing_on_ext4() {
 
 #[test]
 fn a_failing_call_is_answered_and_leaves_nothing_on_xfs() {
-    run_on(Kind::Xfs, &[PLAIN, VARIANTS[1]], 6);
+    run_on(Kind::Xfs, &[PLAIN, APART], 6);
 }
 
 #[test]
 fn a_failing_call_is_answered_and_leaves_nothing_on_btrfs() {
-    run_on(Kind::Btrfs, &[PLAIN, VARIANTS[1]], 6);
+    run_on(Kind::Btrfs, &[PLAIN, APART], 6);
 }
 
 #[test]

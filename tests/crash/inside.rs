@@ -1,8 +1,12 @@
 //! A union in this process, without a mount: operations by line, and all that it shows.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
+use plyfs::config::options::split_words;
 use plyfs::config::plan::MountPlan;
+use plyfs::config::request::Request;
 use plyfs::error::{Errno, Result};
 use plyfs::sys::creds::Caller;
 use plyfs::sys::fs::{SetTime, Time};
@@ -14,8 +18,44 @@ use crate::support::tree;
 /// Path (the root is empty) to everything that a program can ask about the file there.
 pub type Shown = BTreeMap<String, String>;
 
+/// One file, as far as a power cut must leave it right.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// Type, mode, owner, target, xattrs.
+    pub what: String,
+    /// Empty for a directory.
+    pub mtime: String,
+    /// Of a regular file.
+    pub data: Option<Vec<u8>>,
+    /// Its number, by which it is the same file under another name.
+    pub ino: u64,
+}
+
+/// Path (the root is empty) to file.
+pub type Files = BTreeMap<String, File>;
+
 const ROOT: u64 = 1;
 const READ_MAX: usize = 1 << 20;
+
+/// The plan of a mount with the usual options and `words`, as `-o` has them.
+pub fn plan(
+    lowers: Vec<PathBuf>,
+    (upper, work): (&Path, &Path),
+    point: &Path,
+    words: &str,
+) -> std::result::Result<MountPlan, String> {
+    let mut request = Request {
+        mount_point: Some(point.to_owned()),
+        lowers,
+        upper: Some(upper.to_owned()),
+        work: Some(work.to_owned()),
+        ..Request::default()
+    };
+    for word in split_words(OsStr::new(words)) {
+        request.apply_strictly(&word).map_err(|e| e.to_string())?;
+    }
+    request.check().map_err(|e| e.to_string())
+}
 
 /// A union that is open in this process; no lookup is ever taken back, as if the kernel had room
 /// for all.
@@ -32,7 +72,7 @@ pub struct Target<'l> {
 }
 
 /// A line, looked up.
-pub struct Request<'l> {
+pub struct Wish<'l> {
     verb: &'l str,
     target: Target<'l>,
     other: Target<'l>,
@@ -61,7 +101,7 @@ impl Inside {
     }
 
     /// What the words of a line are about, looked up as the kernel does before it asks for more.
-    pub fn resolve<'l>(&self, line: &'l str) -> Request<'l> {
+    pub fn resolve<'l>(&self, line: &'l str) -> Wish<'l> {
         let (line, id) = match line.strip_prefix("user ") {
             Some(rest) => (rest, 1000),
             None => (line, 0),
@@ -78,7 +118,7 @@ impl Inside {
                 ino: self.find(path),
             }
         };
-        Request {
+        Wish {
             verb,
             target: target(),
             other: target(),
@@ -97,13 +137,13 @@ impl Inside {
     }
 
     /// Does what was asked for, without looking anything up before.
-    pub fn act(&self, request: &Request<'_>) -> Result<()> {
-        let Request {
+    pub fn act(&self, wish: &Wish<'_>) -> Result<()> {
+        let Wish {
             verb,
             target,
             other,
             caller,
-        } = request;
+        } = wish;
         let make = |new: New<'_>| {
             let made = self.union.create(target.dir?, target.name, new, caller)?;
             made.node.told();
@@ -247,6 +287,46 @@ impl Inside {
         Ok(())
     }
 
+    /// All files, by path, with their data.
+    pub fn files(&self) -> Result<Files> {
+        let mut files = Files::new();
+        let root = self.union.getattr(ROOT)?;
+        self.gather(String::new(), &root, &mut files)?;
+        Ok(files)
+    }
+
+    fn gather(&self, path: String, attr: &Attr, files: &mut Files) -> Result<()> {
+        let stat = &attr.stat;
+        let kind = stat.mode & libc::S_IFMT;
+        let mut file = File {
+            what: format!("{:o} {}:{}", stat.mode, stat.uid, stat.gid),
+            ino: attr.ino,
+            ..File::default()
+        };
+        if kind == libc::S_IFREG {
+            let mut data = vec![0; READ_MAX];
+            let n = self.union.read(attr.ino, 0, &mut data, 0)?;
+            data.truncate(n);
+            file.data = Some(data);
+        }
+        if kind == libc::S_IFLNK {
+            file.what += &format!(" to={}", escape(&self.union.readlink(attr.ino)?));
+        }
+        file.what += &self.xattrs(attr.ino)?;
+        if kind != libc::S_IFDIR {
+            file.mtime = tree::time((stat.mtime.sec, i64::from(stat.mtime.nsec)));
+        }
+        files.insert(path.clone(), file);
+        if kind == libc::S_IFDIR {
+            for item in self.items(attr.ino)? {
+                let child = self.look_up(attr.ino, &item.name)?;
+                let below = format!("{path}/{}", escape(&item.name));
+                self.gather(below, &child, files)?;
+            }
+        }
+        Ok(())
+    }
+
     fn describe(&self, attr: &Attr) -> Result<String> {
         let stat = &attr.stat;
         let mut line = format!("{:o} {}:{}", stat.mode, stat.uid, stat.gid);
@@ -266,17 +346,23 @@ impl Inside {
         if kind == libc::S_IFLNK {
             line += &format!(" to={}", escape(&self.union.readlink(attr.ino)?));
         }
-        let list = match self.union.listxattr(attr.ino) {
+        line += &self.xattrs(attr.ino)?;
+        Ok(line)
+    }
+
+    fn xattrs(&self, ino: u64) -> Result<String> {
+        let list = match self.union.listxattr(ino) {
             Err(Errno::EOPNOTSUPP) => Vec::new(),
             other => other?,
         };
-        let mut xattrs: Vec<&[u8]> = list.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
-        xattrs.sort();
-        for name in xattrs {
-            let value = self.union.getxattr(attr.ino, name)?;
-            line += &format!(" {}={}", escape(name), escape(&value));
+        let mut names: Vec<&[u8]> = list.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
+        names.sort();
+        let mut words = String::new();
+        for name in names {
+            let value = self.union.getxattr(ino, name)?;
+            words += &format!(" {}={}", escape(name), escape(&value));
         }
-        Ok(line)
+        Ok(words)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What is left when something fails or everything ends: a system call that fails, a daemon that
 //! is killed, a power cut.
 
+mod disk;
 mod fault;
 mod inside;
 mod kill;
+mod outside;
+mod power;
 mod scenes;
 
 #[path = "../support/mod.rs"]
