@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -301,12 +301,20 @@ impl LoopDevice {
 }
 
 impl Drop for LoopDevice {
+    /// Waits until it is free: between the fork and the exec of another test's program, that program
+    /// holds what we have open, and with it the filesystem on the device.
     fn drop(&mut self) {
+        let name = self.0.file_name().unwrap_or_default();
+        let bound = Path::new("/sys/block").join(name).join("loop/backing_file");
         let done = Command::new("losetup")
             .arg("--detach")
             .arg(&self.0)
             .output();
-        if !done.is_ok_and(|out| out.status.success()) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while done.is_ok() && bound.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if bound.exists() {
             eprintln!("{}: not detached", self.0.display());
         }
     }

@@ -155,7 +155,9 @@ impl Inside {
         };
         match *verb {
             "create" => make(New::Node(libc::S_IFREG | 0o640, (0, 0))),
-            "mkdir" => make(New::Directory(0o750)),
+            "mkdir" => make(New::Directory(
+                u32::from_str_radix(other.path, 8).unwrap_or(0o750),
+            )),
             "symlink" => make(New::Symlink(b"target")),
             "mknod" => make(New::Node(libc::S_IFIFO | 0o640, (0, 0))),
             "link" => {

@@ -1,7 +1,8 @@
 //! The daemon is killed at every one of its system calls that change something: the next mount shows each name in
 //! its old or its new state, every completed operation, and a work directory without remains.
 //!
-//! `PLYFS_CRASH_STRIDE` tries every n-th k only (1).
+//! `PLYFS_CRASH_STRIDE` tries every n-th k only (1), `PLYFS_CRASH_FS` is the filesystem of the
+//! layers (ext4).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::backing::Kind;
 use crate::support::bytes;
 use crate::support::lab::{Lab, at, shell};
 use crate::support::layers::MarkFormat;
@@ -246,7 +248,10 @@ fn run_script(number: usize) {
     if !skip::can_mount() || !skip::has_tool("strace") {
         return;
     }
-    let Some(lab) = Lab::new() else { return };
+    let kind = std::env::var("PLYFS_CRASH_FS").map_or(Kind::Ext4, |name| {
+        Kind::named(&name).expect("ext4, xfs, btrfs or tmpfs")
+    });
+    let Some(lab) = Lab::on(kind) else { return };
     let (name, script) = SCRIPTS[number];
     lab.layer("l", MarkFormat::Overlay, LOWER);
     let states = reference(&lab, "reference", script);
@@ -258,7 +263,7 @@ fn run_script(number: usize) {
             kills += u32::from(kill_once(&lab, number, &states, (&call, k)));
         }
     }
-    println!("{name}: {kills} kills");
+    println!("kill, {}, {name}: {kills} kills", kind.name());
     assert!(kills > 5, "the daemon was killed {kills} times");
 }
 

@@ -3,18 +3,20 @@
 //! up with the lower data or later data and never empty or torn, and all that was synced.
 //!
 //! A disk records the order of the writes and flushes (`disk.rs`). It is put together again for
-//! every flush, and for what came after a flush with a random part of the writes left out.
+//! every flush, and for what came after a flush with a random part of the writes, and of their
+//! blocks, left out.
 //!
 //! `PLYFS_POWER_POINTS` is how many points are tried on each filesystem (120), `PLYFS_POWER_ROUNDS`
 //! how often the workload is run for that (1), `PLYFS_POWER_SEED` the chance in it;
 //! `PLYFS_POWER_WORDS` are options of the mount, `PLYFS_POWER_SUBJECT=kernel` does the same to the kernel's overlayfs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{Disk, Event, Image, LoopDevice};
+use crate::disk::{BLOCK, Disk, Event, Image, LoopDevice};
 use crate::inside::{File, Files, Inside, plan};
 use crate::outside::Outside;
 use crate::scenes::{BOTTOM, TOP};
@@ -286,11 +288,11 @@ fn rehearse(kind: Kind, dir: &Path, site: &Site, base: &Image) -> Vec<Files> {
     states
 }
 
-/// A power cut: all events before `flushed` are on the disk, of those up to `at` the ones in `kept`.
+/// A power cut: all events before `flushed` are on the disk, of those up to `at` the parts in `kept`.
 struct Cut {
     flushed: usize,
     at: usize,
-    kept: Vec<usize>,
+    kept: Vec<(usize, Range<usize>)>,
 }
 
 impl Record {
@@ -316,10 +318,28 @@ impl Record {
             });
             let at = flushed + rng.below((end - flushed) as u64 + 1) as usize;
             let share = 1 + rng.below(9);
-            let kept = (flushed..at).filter(|_| rng.below(10) < share).collect();
+            let mut kept = Vec::new();
+            for i in flushed..at {
+                if rng.below(10) < share {
+                    self.keep(i, rng, &mut kept);
+                }
+            }
             cuts.push(Cut { flushed, at, kept });
         }
         cuts
+    }
+
+    /// Keeps a write: mostly whole, else some of its blocks.
+    fn keep(&self, i: usize, rng: &mut Rng, kept: &mut Vec<(usize, Range<usize>)>) {
+        let Event::Write(_, data) = &self.events[i] else {
+            return;
+        };
+        let torn = rng.chance(25);
+        for from in (0..data.len()).step_by(BLOCK) {
+            if !torn || rng.chance(50) {
+                kept.push((i, from..data.len().min(from + BLOCK)));
+            }
+        }
     }
 
     /// Of the states, which may be seen after a cut at `at`: all from the first to the last, for a
@@ -446,9 +466,9 @@ fn try_cut(
     cut: &Cut,
 ) -> Vec<String> {
     let mut image = image.clone();
-    for i in &cut.kept {
+    for (i, part) in &cut.kept {
         if let Event::Write(at, data) = &record.events[*i] {
-            image.write(*at, data);
+            image.write(at + part.start as u64, &data[part.clone()]);
         }
     }
     let file = dir.join("cut");
@@ -460,6 +480,8 @@ fn try_cut(
     };
     let found = judge(kind, site, record, cut);
     drop(mounted);
+    drop(device);
+    std::fs::remove_file(&file).expect("the image can be removed");
     found
 }
 
@@ -611,7 +633,7 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
                 .unwrap_or_default();
             for what in try_cut(kind, dir, &site, &record, &image, &cut) {
                 wrong.push(format!(
-                    "round {round}, event {} of {}, {} of {} writes after the flush, during or after `{line}`: {what}",
+                    "round {round}, event {} of {}, {} blocks of {} writes after the flush, during or after `{line}`: {what}",
                     cut.at,
                     record.events.len(),
                     cut.kept.len(),

@@ -148,12 +148,19 @@ pub const SCENES: &[(&[&str], &str)] = &[
     (&["rename m m2"], "exchange m2 e/in"),
 ];
 
-/// Operations that may be seen half done, and what was done then: whoever is not root takes away a
-/// file's setuid bit before anything else, and what is to be cut off is not copied up, though it is
-/// the cutting that sets the time.
-pub const STEPS: &[(&str, &[&str])] = &[
-    ("user write suid 0", &["user clear suid"]),
-    ("user chown suid", &["user clear suid"]),
-    ("truncate d/f 5", &["truncate d/f 5", "old d/f 1"]),
-    ("truncate big 0", &["truncate big 0", "old big 1000000000"]),
+/// Operations that may be seen half done, for a mount with the options that stand first, and what
+/// was done then.
+pub const STEPS: &[(&str, &str, &[&str])] = &[
+    // Whoever is not root takes away a file's setuid bit before anything else.
+    ("", "user write suid 0", &["user clear suid"]),
+    ("", "user chown suid", &["user clear suid"]),
+    // What is to be cut off is not copied up, though it is the cutting that sets the time.
+    ("", "truncate d/f 5", &["truncate d/f 5", "old d/f 1"]),
+    (
+        "",
+        "truncate big 0",
+        &["truncate big 0", "old big 1000000000"],
+    ),
+    // A directory with marks as files in it cannot be replaced at one stroke.
+    ("marks=files", "rename n e", &["rename n e", "mkdir n 755"]),
 ];
