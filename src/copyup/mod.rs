@@ -173,8 +173,9 @@ impl Job<'_> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
+        let mut data = None;
         match stat.mode & S_IFMT {
-            S_IFREG => self.copy_data(at, keep)?,
+            S_IFREG => data = self.copy_data(at, keep)?,
             S_IFDIR => fs::mkdir(at, 0o700)?,
             S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
             kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
@@ -206,10 +207,18 @@ impl Job<'_> {
             }
         }
         meta::copy_times(stat, at)?;
+        // Last, for what a filesystem has logged of a file it may show under its new name:
+        // btrfs would after a power cut, with the mode that the temporary began with.
+        if let Some(file) = data
+            && !self.settings.volatile
+        {
+            io::sync(&file, false)?;
+        }
         Ok(recorded)
     }
 
-    fn copy_data(&self, at: At<'_>, keep: Keep) -> Result<()> {
+    /// Copies the data; the new file, if it has any.
+    fn copy_data(&self, at: At<'_>, keep: Keep) -> Result<Option<OwnedFd>> {
         let from = self
             .tree
             .open(self.node, O_RDONLY | crate::sys::fs::O_NONBLOCK)?;
@@ -220,10 +229,7 @@ impl Job<'_> {
             Keep::Bytes(n) => n.min(stat.size),
         };
         data::copy(&self.source.layer, &from, &to, stat, len)?;
-        if !self.settings.volatile && len > 0 {
-            io::sync(&to, false)?;
-        }
-        Ok(())
+        Ok((len > 0).then_some(to))
     }
 
     /// Gives the temporary its name, and puts the parent's times back: to the user

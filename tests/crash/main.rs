@@ -5,6 +5,7 @@ mod disk;
 mod fault;
 mod inside;
 mod kill;
+mod moments;
 mod outside;
 mod power;
 mod scenes;

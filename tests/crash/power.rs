@@ -7,17 +7,18 @@
 //! blocks, left out.
 //!
 //! `PLYFS_POWER_POINTS` is how many points are tried on each filesystem (120), `PLYFS_POWER_ROUNDS`
-//! how often the workload is run for that (1), `PLYFS_POWER_SEED` the chance in it;
+//! how many workloads are run for that (1; all but the first are made up), `PLYFS_POWER_SEED` the chance in it;
 //! `PLYFS_POWER_WORDS` are options of the mount, `PLYFS_POWER_SUBJECT=kernel` does the same to the kernel's overlayfs.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::{BLOCK, Disk, Event, Image, LoopDevice};
 use crate::inside::{File, Files, Inside, plan};
+use crate::moments::{judge_file, judge_names, may_be_at, may_be_reached};
 use crate::outside::Outside;
 use crate::scenes::{BOTTOM, TOP};
 use crate::support::backing::{Backing, Kind};
@@ -131,11 +132,13 @@ impl Site {
 /// What the workload was seen to do.
 struct Record {
     base: Image,
+    work: Vec<String>,
     events: Vec<Event>,
     /// What the union showed before each line, and after the last.
     states: Vec<Files>,
     /// Where each line began and ended among the events.
     spans: Vec<(usize, usize)>,
+    made_up: bool,
     /// What was in the lower layers at the start.
     durable: BTreeSet<Vec<u8>>,
 }
@@ -214,14 +217,15 @@ fn make_base(kind: Kind, dir: &Path, site: &Site) -> Option<Image> {
 
 /// Runs the workload on a recording disk. Meanwhile another file is written and synced again and
 /// again, so that the filesystem commits at any moment and not only when the union asks for it.
-fn record(kind: Kind, dir: &Path, site: &Site, base: Image, rng: &mut Rng) -> Record {
-    let states = rehearse(kind, dir, site, &base);
+fn record(kind: Kind, dir: &Path, site: &Site, base: Image, lines: Lines<'_>) -> Record {
+    let pauses: Vec<u64> = (0..64).map(|_| lines.1.below(4000)).collect();
+    let made_up = lines.0;
+    let (work, states) = rehearse(kind, dir, site, &base, lines);
     let served = dir.join("served");
     std::fs::create_dir_all(&served).expect("a mount point can be made");
     let disk = Disk::new(base.clone(), &served).unwrap_or_else(|e| panic!("{e}"));
     let mounted = Mounted::new(kind, disk.device(), &site.mount).unwrap_or_else(|e| panic!("{e}"));
     let stop = AtomicBool::new(false);
-    let pauses: Vec<u64> = (0..64).map(|_| rng.below(4000)).collect();
     let mut spans = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -240,9 +244,9 @@ fn record(kind: Kind, dir: &Path, site: &Site, base: Image, rng: &mut Rng) -> Re
             }
         });
         let union = site.open().unwrap_or_else(|e| panic!("{e}"));
-        for line in WORK {
+        for line in &work {
             let start = disk.position();
-            do_line(&*union, site, line);
+            do_line(&*union, site, line).unwrap_or_else(|e| panic!("{e}"));
             spans.push((start, disk.position()));
         }
         stop.store(true, Ordering::Relaxed);
@@ -252,6 +256,8 @@ fn record(kind: Kind, dir: &Path, site: &Site, base: Image, rng: &mut Rng) -> Re
     let durable = states[0].values().filter_map(|f| f.data.clone()).collect();
     Record {
         base,
+        work,
+        made_up,
         events,
         states,
         spans,
@@ -259,33 +265,97 @@ fn record(kind: Kind, dir: &Path, site: &Site, base: Image, rng: &mut Rng) -> Re
     }
 }
 
-fn do_line(union: &dyn Union, site: &Site, line: &str) {
-    if line == "sync" {
-        let dir = sys::open(site.mount.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0);
-        let done = dir.and_then(|dir| sys::syncfs(&dir));
-        assert_eq!(done, Ok(()), "syncfs");
-    } else {
-        union.perform(line).unwrap_or_else(|e| panic!("{e}"));
+fn do_line(union: &dyn Union, site: &Site, line: &str) -> Result<(), String> {
+    if line != "sync" {
+        return union.perform(line);
     }
+    let dir = sys::open(site.mount.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0);
+    let done = dir.and_then(|dir| sys::syncfs(&dir));
+    done.map_err(|e| format!("syncfs: {}", sys::errno_name(e)))
 }
 
-/// What the union shows before each line and at the end, where the power stays on.
-fn rehearse(kind: Kind, dir: &Path, site: &Site, base: &Image) -> Vec<Files> {
+/// Whether the lines are made up, and what they are made up with.
+type Lines<'r> = (bool, &'r mut Rng);
+
+/// What is done, and what the union shows before each line and at the end, where the power stays on.
+fn rehearse(
+    kind: Kind,
+    dir: &Path,
+    site: &Site,
+    base: &Image,
+    (made_up, rng): Lines<'_>,
+) -> (Vec<String>, Vec<Files>) {
     let file = dir.join("rehearsal");
     base.save(&file);
     let device = LoopDevice::new(&file, &[]).unwrap_or_else(|e| panic!("{e}"));
     let mounted = Mounted::new(kind, device.path(), &site.mount).unwrap_or_else(|e| panic!("{e}"));
     let union = site.open().unwrap_or_else(|e| panic!("{e}"));
     let mut states = vec![union.files().unwrap_or_else(|e| panic!("{e}"))];
-    for line in WORK {
-        do_line(&*union, site, line);
+    let mut work = Vec::new();
+    let times = if made_up { 3 } else { 1 };
+    for line in WORK.iter().cycle().take(WORK.len() * times) {
+        let line = match states.last() {
+            Some(now) if made_up => match make_up(now, rng) {
+                Some(line) => line,
+                None => continue,
+            },
+            _ => (*line).to_owned(),
+        };
+        match do_line(&*union, site, &line) {
+            Ok(()) => work.push(line),
+            // Not everything that is made up can be done.
+            Err(_) if made_up => continue,
+            Err(e) => panic!("{e}"),
+        }
         states.push(union.files().unwrap_or_else(|e| panic!("{e}")));
     }
     drop(union);
     drop(mounted);
     drop(device);
     std::fs::remove_file(&file).expect("the image can be removed");
-    states
+    (work, states)
+}
+
+/// Something to do with what there is now; `None` for what the kernel refuses without asking.
+fn make_up(now: &Files, rng: &mut Rng) -> Option<String> {
+    let paths: Vec<&str> = now.keys().map(|p| p.trim_start_matches('/')).collect();
+    let here = *rng.pick(&paths[1..]);
+    let dirs: Vec<&str> = now
+        .iter()
+        .filter(|(_, file)| file.data.is_none() && file.mtime.is_empty())
+        .map(|(path, _)| path.trim_start_matches('/'))
+        .collect();
+    let dir = *rng.pick(&dirs);
+    let name = *rng.pick(&["n1", "n2", "n3", "f", "a", "top", "sub", "in"]);
+    let new = if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    };
+    let there = *rng.pick(&paths[1..]);
+    let is_link = now[&format!("/{here}")].what.starts_with("12");
+    let inside = |a: &str, b: &str| format!("{a}/").starts_with(&format!("{b}/"));
+    let nested = |a: &str, b: &str| inside(a, b) || inside(b, a);
+    if is_link || nested(here, there) || nested(here, &new) {
+        return None;
+    }
+    Some(match rng.below(24) {
+        0..5 => format!("write {here} {}", rng.below(6) * 1000),
+        5..7 => format!("create {new}"),
+        7 => format!("mkdir {new}"),
+        8 => format!("link {here} {new}"),
+        9 => format!("unlink {here}"),
+        10 => format!("rmdir {dir}"),
+        11..14 => format!("rename {here} {new}"),
+        14 => format!("rename {here} {there}"),
+        15 => format!("exchange {here} {there}"),
+        16 => format!("truncate {here} {}", rng.below(3000)),
+        17 => format!("chmod {here}"),
+        18 => format!("setxattr {here}"),
+        19 => format!("utimens {here}"),
+        20..23 => format!("fsync {here}"),
+        _ => "sync".to_owned(),
+    })
 }
 
 /// A power cut: all events before `flushed` are on the disk, of those up to `at` the parts in `kept`.
@@ -342,118 +412,49 @@ impl Record {
         }
     }
 
-    /// Of the states, which may be seen after a cut at `at`: all from the first to the last, for a
-    /// path that was last synced by line `synced`.
-    fn range(&self, at: usize, path: &str) -> std::ops::RangeInclusive<usize> {
+    fn describe(&self, cut: &Cut) -> String {
+        let begun = *self.range(cut.at, "").end();
+        let line = self.work.get(begun.saturating_sub(1));
+        format!(
+            "event {} of {}, {} blocks of {} writes after the flush, during or after {line:?}",
+            cut.at,
+            self.events.len(),
+            cut.kept.len(),
+            cut.at - cut.flushed
+        )
+    }
+
+    /// The states that may be seen at `path` after a cut at `at`. A synced file has its name too,
+    /// which can be told where it was synced right after it was named.
+    fn range(&self, at: usize, path: &str) -> RangeInclusive<usize> {
         let begun = self.spans.iter().filter(|(start, _)| *start <= at).count();
-        let synced = WORK
-            .iter()
-            .zip(&self.spans)
-            .rposition(|(line, (_, end))| {
-                let it = line
-                    .strip_prefix("fsync ")
-                    .is_some_and(|p| path == format!("/{p}"));
-                *end <= at && (it || *line == "sync")
-            })
-            .map_or(0, |i| i + 1);
+        let synced = self.last(at, |_, line| {
+            let it = line
+                .strip_prefix("fsync ")
+                .is_some_and(|p| path == format!("/{p}"));
+            it && !self.made_up || line == "sync"
+        });
         synced..=begun
     }
-}
 
-/// What may be seen at a path.
-struct May {
-    be_absent: bool,
-    inos: BTreeSet<u64>,
-}
+    /// The first state after the last line that was done by `at` and is one of `which`.
+    fn last(&self, at: usize, which: impl Fn(usize, &str) -> bool) -> usize {
+        let lines = self.work.iter().zip(&self.spans).enumerate();
+        let of = lines.filter(|(i, (line, span))| span.1 <= at && which(*i, line));
+        of.last().map_or(0, |(i, _)| i + 1)
+    }
 
-fn may_be_at(states: &[Files], path: &str) -> May {
-    May {
-        be_absent: states.iter().any(|state| !state.contains_key(path)),
-        inos: states
-            .iter()
-            .filter_map(|s| Some(s.get(path)?.ino))
-            .collect(),
+    /// What file `ino` was in `range`, under any name, since it was last synced.
+    fn history(&self, at: usize, range: RangeInclusive<usize>, ino: u64) -> Vec<&File> {
+        let synced = self.last(at, |i, line| {
+            let path = line.strip_prefix("fsync ").map(|p| format!("/{p}"));
+            path.and_then(|p| self.states[i].get(&p))
+                .is_some_and(|f| f.ino == ino)
+        });
+        let states = &self.states[synced.max(*range.start())..=*range.end()];
+        let files = states.iter().flat_map(|state| state.values());
+        files.filter(|file| file.ino == ino).collect()
     }
-}
-
-/// The same where a directory may have its old name and what is in it the new ones.
-fn may_be_reached(states: &[Files], path: &str) -> May {
-    let Some((above, name)) = path.rsplit_once('/') else {
-        return may_be_at(states, path);
-    };
-    let parents = may_be_reached(states, above);
-    let mut may = May {
-        be_absent: parents.be_absent,
-        inos: BTreeSet::new(),
-    };
-    for state in states {
-        for (dir, _) in state
-            .iter()
-            .filter(|(_, file)| parents.inos.contains(&file.ino))
-        {
-            match state.get(&format!("{dir}/{name}")) {
-                Some(file) => {
-                    may.inos.insert(file.ino);
-                }
-                None => may.be_absent = true,
-            }
-        }
-    }
-    may
-}
-
-/// What is wrong with the file at `path`. `histories` has, of each file that may be there, what it
-/// was in each of the states, under any name: a file is written without regard to its names.
-fn judge_file(
-    path: &str,
-    seen: Option<&File>,
-    may_be_absent: bool,
-    histories: &[Vec<&File>],
-    durable: &BTreeSet<Vec<u8>>,
-) -> Option<String> {
-    let Some(seen) = seen else {
-        return (!may_be_absent).then(|| format!("{path} is gone"));
-    };
-    if histories.is_empty() {
-        return Some(format!("{path} must not be there: {}", seen.what));
-    }
-    let mut wrong = None;
-    for history in histories {
-        let what_is = judge_history(seen, history, durable)?;
-        wrong = Some(format!("{path} {what_is}"));
-    }
-    wrong
-}
-
-/// Why `seen` is no moment of this history.
-fn judge_history(seen: &File, history: &[&File], durable: &BTreeSet<Vec<u8>>) -> Option<String> {
-    if !history.iter().any(|v| v.what == seen.what) {
-        let was = &history.first()?.what;
-        return Some(format!("is {}, and was {was}", seen.what));
-    }
-    if !history.iter().any(|v| v.mtime == seen.mtime) {
-        let was = &history.first()?.mtime;
-        return Some(format!("is of {}, and was of {was}", seen.mtime));
-    }
-    let data = seen.data.as_ref()?;
-    let contents: Vec<&Vec<u8>> = history.iter().filter_map(|v| v.data.as_ref()).collect();
-    let lengths = || contents.iter().map(|v| v.len());
-    // Where nothing was ever synced, the size may be there before the data.
-    let is_durable = contents.iter().any(|v| durable.contains(*v));
-    let kept = if is_durable {
-        lengths().min().unwrap_or(0)
-    } else {
-        0
-    };
-    let fits = lengths().any(|len| len == data.len());
-    if !fits && (is_durable || Some(data.len()) > lengths().max()) {
-        return Some(format!("has {} bytes", data.len()));
-    }
-    let wrong = data.iter().enumerate().position(|(i, byte)| {
-        let of_a_version = contents.iter().any(|v| v.get(i) == Some(byte));
-        !(of_a_version || *byte == 0 && i >= kept)
-    });
-    wrong.map(|i| format!("has byte {} at {i} of {}", data[i], data.len()))
 }
 
 /// Puts the disk together, and says what is wrong with what the union shows.
@@ -499,11 +500,11 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
     let mut paths: BTreeSet<&String> = seen.keys().collect();
     paths.extend(states.iter().flat_map(|s| s.keys()));
     let mut durable = record.durable.clone();
-    for (i, line) in WORK.iter().enumerate() {
+    for (i, line) in record.work.iter().enumerate() {
         let done = record.spans[i].1 <= cut.at;
         match line.strip_prefix("fsync ") {
             Some(path) if done => durable.extend(states[i][&format!("/{path}")].data.clone()),
-            _ if done && *line == "sync" => {
+            _ if done && line == "sync" => {
                 durable.extend(states[i].values().filter_map(|f| f.data.clone()));
             }
             _ => {}
@@ -511,16 +512,13 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
     }
     for path in paths {
         let range = record.range(cut.at, path);
-        let moments = &states[range];
+        let moments = &states[range.clone()];
         let may = if kind == Kind::Btrfs {
             may_be_reached(moments, path)
         } else {
             may_be_at(moments, path)
         };
-        let history = |ino: &u64| {
-            let files = moments.iter().flat_map(|state| state.values());
-            files.filter(|file| file.ino == *ino).collect()
-        };
+        let history = |ino: &u64| record.history(cut.at, range.clone(), *ino);
         let histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
         found.extend(judge_file(
             path,
@@ -530,7 +528,11 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
             &durable,
         ));
     }
-    found.extend(judge_names(kind, &states[record.range(cut.at, "")], &seen));
+    found.extend(judge_names(
+        kind != Kind::Btrfs,
+        &states[record.range(cut.at, "")],
+        &seen,
+    ));
     if let Err(e) = union.perform("mkdir works") {
         found.push(format!("nothing can be made: {e}"));
     }
@@ -540,47 +542,6 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
         found.push(format!("{} remains in work", left.len() - 1));
     }
     found
-}
-
-/// Whether all names together are those of one moment. btrfs makes a synced file durable without
-/// what was done to others before it; there, no file that has a name throughout may have none.
-fn judge_names(kind: Kind, states: &[Files], seen: &Files) -> Vec<String> {
-    let only = |a: &Files, b: &Files| -> Vec<String> {
-        a.keys()
-            .filter(|path| !b.contains_key(*path))
-            .cloned()
-            .collect()
-    };
-    if kind == Kind::Btrfs {
-        let mut places: BTreeMap<u64, (usize, BTreeSet<&String>)> = BTreeMap::new();
-        for state in states {
-            let inos: BTreeSet<u64> = state.values().map(|file| file.ino).collect();
-            for ino in inos {
-                places.entry(ino).or_default().0 += 1;
-            }
-            for (path, file) in state {
-                places.entry(file.ino).or_default().1.insert(path);
-            }
-        }
-        return places
-            .values()
-            .filter(|(times, _)| *times == states.len())
-            .filter(|(_, paths)| !paths.iter().any(|path| seen.contains_key(*path)))
-            .map(|(_, paths)| format!("lost: {paths:?}"))
-            .collect();
-    }
-    let nearest = states
-        .iter()
-        .map(|state| (only(seen, state), only(state, seen)))
-        .min_by_key(|(more, fewer)| more.len() + fewer.len());
-    match nearest {
-        Some((more, fewer)) if !more.is_empty() || !fewer.is_empty() => {
-            vec![format!(
-                "names of no moment: there are also {more:?}, there are not {fewer:?}"
-            )]
-        }
-        _ => Vec::new(),
-    }
 }
 
 fn number(name: &str, usual: u64) -> u64 {
@@ -597,22 +558,23 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
     if !skip::can_mount() || !skip::has_filesystem(kind.name()) || !skip::has_tool(&tool) {
         return None;
     }
-    let backing = Backing::sized(Kind::Tmpfs, 4 << 30)?;
-    let dir = backing.path();
-    let site = Site {
-        mount: backing.dir("mnt"),
-        elsewhere: apart.then(|| backing.dir("lowers")),
-        subject,
-        union: backing.dir("union"),
-        words: words.to_owned(),
-    };
     let mut rng = Rng::new(number("PLYFS_POWER_SEED", 1));
     let rounds = number("PLYFS_POWER_ROUNDS", 1);
     let points = number("PLYFS_POWER_POINTS", 120) / rounds;
     let (mut tried, mut wrong) = (0, Vec::new());
     for round in 0..rounds {
+        let backing = Backing::sized(Kind::Tmpfs, 4 << 30)?;
+        let dir = backing.path();
+        let apart = apart == round.is_multiple_of(2);
+        let site = Site {
+            mount: backing.dir("mnt"),
+            elsewhere: apart.then(|| backing.dir("lowers")),
+            subject,
+            union: backing.dir("union"),
+            words: words.to_owned(),
+        };
         let base = make_base(kind, dir, &site)?;
-        let record = record(kind, dir, &site, base, &mut rng);
+        let record = record(kind, dir, &site, base, (round > 0, &mut rng));
         let mut image = record.base.clone();
         let mut applied = 0;
         for cut in record.cuts(points as usize, &mut rng) {
@@ -622,35 +584,15 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
                 }
             }
             applied = cut.flushed;
-            let line = record
-                .spans
-                .iter()
-                .filter(|(start, _)| *start <= cut.at)
-                .count();
-            let line = WORK
-                .get(line.saturating_sub(1))
-                .copied()
-                .unwrap_or_default();
             for what in try_cut(kind, dir, &site, &record, &image, &cut) {
-                wrong.push(format!(
-                    "round {round}, event {} of {}, {} blocks of {} writes after the flush, during or after `{line}`: {what}",
-                    cut.at,
-                    record.events.len(),
-                    cut.kept.len(),
-                    cut.at - cut.flushed,
-                ));
+                wrong.push(format!("round {round}, {}: {what}", record.describe(&cut)));
             }
             tried += 1;
         }
     }
     println!(
-        "power cut, {}, {subject:?} [{words}], lowers {}: {tried} points, {} inconsistencies",
+        "power cut, {}, {subject:?} [{words}]: {tried} points, {} inconsistencies",
         kind.name(),
-        if apart {
-            "elsewhere"
-        } else {
-            "on the same disk"
-        },
         wrong.len()
     );
     Some(wrong)
