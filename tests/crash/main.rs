@@ -8,7 +8,11 @@ mod kill;
 mod moments;
 mod outside;
 mod power;
+mod recording;
 mod scenes;
+mod workload;
+mod wrong;
+mod yard;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::inside::{File, Files};
-use crate::power::Union;
+
 use crate::support::bytes::{escape, fill};
 use crate::support::lab::at;
 use crate::support::mount::{Mounted, Stack, Subject};
 use crate::support::{sys, tree};
+use crate::workload::Union;
 
 /// What makes overlayfs do the same as plyfs does.
 const WORDS: &str = "index=on,redirect_dir=on,metacopy=off";
@@ -45,7 +46,8 @@ impl Outside {
             "rename" => sys::rename(&p, &q, 0),
             "exchange" => sys::rename(&p, &q, libc::RENAME_EXCHANGE),
             "write" => {
-                let fd = sys::open(&p, libc::O_WRONLY, 0)?;
+                // A pipe would wait for a reader.
+                let fd = sys::open(&p, libc::O_WRONLY | libc::O_NONBLOCK, 0)?;
                 sys::pwrite(&fd, &fill(9, number, 3000), number).map(drop)
             }
             "truncate" => sys::truncate(&p, number),
@@ -53,7 +55,7 @@ impl Outside {
             "chown" => sys::lchown(&p, 7, 8),
             "utimens" => sys::utimens(&p, [(77, 7), (77, 7)]),
             "setxattr" => sys::lsetxattr(&p, "user.new", b"2", 0),
-            "fsync" => sys::fsync(&sys::open(&p, libc::O_RDONLY, 0)?),
+            "fsync" => sys::fsync(&sys::open(&p, libc::O_RDONLY | libc::O_NONBLOCK, 0)?),
             other => panic!("{other:?} is no operation here"),
         }
     }
