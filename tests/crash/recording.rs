@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::disk::{BLOCK, Disk, Event, Image, LoopDevice};
 use crate::inside::{File, Files, Inside, plan};
@@ -87,7 +88,7 @@ impl<'p> Mounted<'p> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         let at = self.0.as_os_str().as_encoded_bytes();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let end = std::time::Instant::now() + Duration::from_secs(5);
         while sys::umount(at, 0) == Err(libc::EBUSY) && std::time::Instant::now() < end {
             std::thread::yield_now();
         }
@@ -140,36 +141,37 @@ pub fn make_base(kind: Kind, dir: &Path, site: &Site) -> Option<Image> {
 /// Runs the workload on a recording disk. Meanwhile another file is written and synced again and
 /// again, so that the filesystem commits at any moment and not only when the union asks for it.
 pub fn record(kind: Kind, dir: &Path, site: &Site, base: Image, lines: Lines<'_>) -> Record {
-    let pauses: Vec<u64> = (0..64).map(|_| lines.1.below(4000)).collect();
+    let pauses: Vec<u64> = (0..64).map(|_| lines.1.below(2000)).collect();
     let made_up = lines.0;
     let (work, states) = rehearse(kind, dir, site, &base, lines);
     let served = dir.join("served");
     std::fs::create_dir_all(&served).expect("a mount point can be made");
     let disk = Disk::new(base.clone(), &served).unwrap_or_else(|e| panic!("{e}"));
     let mounted = Mounted::new(kind, disk.device(), &site.mount).unwrap_or_else(|e| panic!("{e}"));
-    let stop = AtomicBool::new(false);
+    let (stop, ticks) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut spans = Vec::new();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let tick = site.mount.join("tick");
+        let ticker = scope.spawn(|| {
             for pause in pauses.iter().cycle() {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                let file = std::fs::File::options().append(true).open(&tick);
-                let done = file.and_then(|mut f| {
-                    std::io::Write::write_all(&mut f, b"tick")?;
-                    f.sync_all()
-                });
-                done.expect("a file beside the upper can be synced");
-                std::thread::sleep(std::time::Duration::from_micros(*pause));
+                tick(&site.mount.join("tick"));
+                ticks.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(*pause));
             }
         });
         let union = site.open().unwrap_or_else(|e| panic!("{e}"));
-        for line in &work {
+        for (i, line) in work.iter().enumerate() {
             let start = disk.position();
             do_line(&*union, site, line).unwrap_or_else(|e| panic!("{e}"));
             spans.push((start, disk.position()));
+            // However quick the union is, the filesystem commits now and then.
+            let seen = ticks.load(Ordering::Relaxed);
+            let enough = || i % 3 > 0 || ticks.load(Ordering::Relaxed) > seen + 1;
+            while !enough() && !ticker.is_finished() {
+                std::thread::yield_now();
+            }
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -185,6 +187,18 @@ pub fn record(kind: Kind, dir: &Path, site: &Site, base: Image, lines: Lines<'_>
         spans,
         durable,
     }
+}
+
+/// Writes to a file that is none of the union's, and syncs it.
+fn tick(path: &Path) {
+    let done = std::fs::File::options()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| {
+            std::io::Write::write_all(&mut file, b"tick")?;
+            file.sync_all()
+        });
+    done.expect("a file beside the upper can be synced");
 }
 
 pub fn do_line(union: &dyn Union, site: &Site, line: &str) -> Result<(), String> {
