@@ -7,6 +7,7 @@ use crate::support::rng::Rng;
 pub const WORK: &[&str] = &[
     "write d/f 5000",
     "chmod d/g",
+    "link big empty/l",
     "create d/new",
     "write d/new 0",
     "fsync d/new",
