@@ -5,7 +5,7 @@
 //! changes the upper's count and the union's alike, so at rest the upper is the base.
 
 use crate::error::SysError;
-use crate::layer::handle::IdentityKeys;
+use crate::layer::keys::Keys;
 use crate::sys::path::At;
 use crate::sys::xattr;
 
@@ -43,7 +43,7 @@ fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
 /// # Errors
 /// getxattr's.
 pub fn read(
-    keys: &IdentityKeys,
+    keys: &Keys,
     at: At<'_>,
     upper: u32,
     lower: Option<u32>,
@@ -57,7 +57,7 @@ pub fn read(
 ///
 /// # Errors
 /// getxattr's.
-pub fn is_unsettled(keys: &IdentityKeys, at: At<'_>) -> Result<bool, SysError> {
+pub fn is_unsettled(keys: &Keys, at: At<'_>) -> Result<bool, SysError> {
     Ok(xattr::get_optional(at, keys.nlink)?.is_some_and(|value| value.starts_with(b"L")))
 }
 
@@ -66,7 +66,7 @@ pub fn is_unsettled(keys: &IdentityKeys, at: At<'_>) -> Result<bool, SysError> {
 ///
 /// # Errors
 /// Those of reading and recording.
-pub fn settle(keys: &IdentityKeys, at: At<'_>, upper: u32, lower: u32) -> Result<(), SysError> {
+pub fn settle(keys: &Keys, at: At<'_>, upper: u32, lower: u32) -> Result<(), SysError> {
     match xattr::get_optional(at, keys.nlink)? {
         Some(value) if value.starts_with(b"L") => match decode(&value, upper, Some(lower)) {
             Some(links) => write(keys, at, Base::Upper(upper), links),
@@ -80,7 +80,7 @@ pub fn settle(keys: &IdentityKeys, at: At<'_>, upper: u32, lower: u32) -> Result
 ///
 /// # Errors
 /// setxattr's.
-pub fn write(keys: &IdentityKeys, at: At<'_>, base: Base, links: u32) -> Result<(), SysError> {
+pub fn write(keys: &Keys, at: At<'_>, base: Base, links: u32) -> Result<(), SysError> {
     xattr::set(at, keys.nlink, encode(base, links).as_bytes(), 0)
 }
 

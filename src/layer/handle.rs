@@ -9,9 +9,8 @@
 
 use super::Layer;
 use crate::error::SysError;
-use crate::sys::fs::{self, S_IFDIR, S_IFMT, S_IFREG};
+use crate::sys::fs;
 use crate::sys::path::At;
-use std::ffi::CStr;
 
 const MAGIC: u8 = 0xfb;
 const HEAD: usize = 21;
@@ -86,41 +85,6 @@ impl Origin {
             (TMPFS, 1) => Some(word(2)? << 32 | word(1)?),
             _ => None,
         }
-    }
-}
-
-/// The xattrs that record identities, in the namespace that a mount writes.
-#[derive(Debug)]
-pub struct IdentityKeys {
-    /// Where an upper file came from.
-    pub origin: &'static CStr,
-    /// Marks a directory in which some entry has an origin.
-    pub impure: &'static CStr,
-    /// The link count of an indexed file, relative to the lower or the upper one.
-    pub nlink: &'static CStr,
-}
-
-const TRUSTED: IdentityKeys = IdentityKeys {
-    origin: c"trusted.overlay.origin",
-    impure: c"trusted.overlay.impure",
-    nlink: c"trusted.overlay.nlink",
-};
-const USER: IdentityKeys = IdentityKeys {
-    origin: c"user.overlay.origin",
-    impure: c"user.overlay.impure",
-    nlink: c"user.overlay.nlink",
-};
-
-impl Layer {
-    /// Whether this upper can keep those of a file of type and mode `mode`: `user.` xattrs
-    /// are for regular files and directories alone (xattr(7)).
-    pub fn records_identity(&self, mode: u32) -> bool {
-        self.caps.trusted || self.caps.user_xattrs && matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
-    }
-
-    /// The identity xattrs in the namespace that this upper is written in.
-    pub fn identity_keys(&self) -> &'static IdentityKeys {
-        if self.caps.trusted { &TRUSTED } else { &USER }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opens the layers of a plan.
 
-use super::dirfds::DirFds;
+use super::dirfds::{DirFds, RealDir};
 use super::marks::Known;
 use super::scratch::{Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
@@ -38,9 +38,17 @@ pub fn open_layers(plan: &MountPlan) -> Result<LayerSet, MountError> {
         .enumerate()
         .map(|(i, path)| open_lower(plan, path, first + i).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
+    let data_only = plan
+        .data_only
+        .iter()
+        .enumerate()
+        .map(|(i, path)| open_lower(plan, path, first + lowers.len() + i))
+        .map(|layer| Ok(Arc::new(RealDir::root(Arc::new(layer?)))))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(LayerSet {
         upper,
         lowers,
+        data_only,
         scratch,
         fds,
     })

@@ -193,6 +193,7 @@ impl Tree {
         let stack = Stack {
             upper: layers.upper.as_ref().map(|_| stat.ino),
             lower: Lower::Dirs(dirs),
+            data: None,
         };
         let root = Arc::new(Node::new(ROOT, S_IFDIR, Place::Root, stack));
         let table = NodeTable::default();

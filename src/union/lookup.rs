@@ -12,7 +12,7 @@ use crate::merge::name::Name;
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::door::Part;
 use crate::node::lock::wait_for_copyup;
-use crate::node::stack::{Lower, Stack};
+use crate::node::stack::{DataBelow, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
 use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
@@ -171,16 +171,17 @@ impl Union {
             Resolution::NonDirectory(i) => {
                 let part = parts.get(*i).ok_or(Errno::EIO)?;
                 let look = *seen.look(*i)?;
-                match part {
-                    Part::Upper(..) => (look, Stack::upper_only(look.stat.ino)),
+                let data = self.data_below(dir, name, parts, *i, &look.stat)?;
+                let (upper, lower) = match part {
+                    Part::Upper(..) => (Some(look.stat.ino), Lower::None),
                     Part::Lower(real) => {
-                        if let Some(entry) = self.indexed(real, name, &look)? {
+                        if let Some(entry) = self.indexed(real, name, &look, data.as_deref())? {
                             return Ok(Some(entry));
                         }
-                        let lower = Lower::File(real.clone(), name.clone());
-                        (look, Stack { upper: None, lower })
+                        (None, Lower::File(real.clone(), name.clone()))
                     }
-                }
+                };
+                (look, Stack { upper, lower, data })
             }
             Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
@@ -244,8 +245,15 @@ impl Union {
         Err(Errno::ESTALE)
     }
 
-    /// The node of a lower hard link that was copied up through another name.
-    fn indexed(&self, real: &Arc<RealDir>, name: &Name, look: &Look) -> Result<Option<Entry<'_>>> {
+    /// The node of a lower hard link that was copied up through another name; `data` is
+    /// where the lower file's data is, if not in it.
+    fn indexed(
+        &self,
+        real: &Arc<RealDir>,
+        name: &Name,
+        look: &Look,
+        data: Option<&DataBelow>,
+    ) -> Result<Option<Entry<'_>>> {
         if look.stat.nlink < 2 {
             return Ok(None);
         }
@@ -261,16 +269,23 @@ impl Union {
             Ok(stat) if stat.format() == look.stat.format() => stat,
             _ => return Ok(None),
         };
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let upper = self.tree.upper_layer()?;
         let at = At::new(&*index, &index_name);
-        nlink::settle(keys, at, stat.nlink, look.stat.nlink)?;
+        let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
+        let here = || DataBelow::File(real.clone(), name.clone());
+        let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
+        nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
         let top = Look {
             stat,
             covered: false,
         };
-        let stack = Stack::upper_only(stat.ino);
+        let stack = Stack {
+            upper: Some(stat.ino),
+            lower: Lower::None,
+            data,
+        };
         let entry = self.intern_as(ino, place, stack, &top)?;
         if matches!(entry.node.node().place(), Place::Named(..)) {
             // It was met by its upper name; the index reaches it by every name.
@@ -295,7 +310,7 @@ impl Union {
         if let Some(adopted) = self.tree.adopted(stat.ino) {
             return Ok(adopted);
         }
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let keys = self.tree.upper_layer()?.keys();
         let fd = self.tree.upper_dir(dir)?;
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
@@ -310,7 +325,7 @@ impl Union {
     /// The link count of an upper name that was killed on the way to being one is relative
     /// to the lower file, which is under the same name.
     fn settle_links(&self, dir: &Node, name: &[u8], parts: &[Part], stat: &Stat) -> Result<()> {
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let keys = self.tree.upper_layer()?.keys();
         let fd = self.tree.upper_dir(dir)?;
         let at = At::new(&*fd, name);
         if !nlink::is_unsettled(keys, at)? {
@@ -349,7 +364,7 @@ impl Union {
             // Not to be read anywhere, and so not to be told from the others.
             return Ok(true);
         }
-        let keys = upper.identity_keys();
+        let keys = upper.keys();
         let fd = self.tree.upper_dir(dir)?;
         let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
         part.impure.learn(yes);

@@ -9,9 +9,9 @@ use crate::layer::dirfds::{RealDir, open_dir};
 use crate::layer::redirect::Redirect;
 use crate::merge::name::Name;
 use crate::merge::resolve::Resolution;
-use crate::node::Node;
 use crate::node::door::Part;
 use crate::node::stack::{Lower, Stack};
+use crate::node::{Node, Place};
 use crate::sys::path::At;
 use std::sync::Arc;
 
@@ -39,7 +39,12 @@ impl Union {
         } else {
             Lower::Dirs(dirs.into())
         };
-        Ok((look, Stack { upper, lower }))
+        let stack = Stack {
+            upper,
+            lower,
+            data: None,
+        };
+        Ok((look, stack))
     }
 
     fn lower_dirs(
@@ -78,15 +83,20 @@ impl Union {
     /// The redirect of the directory `name` in `part`, if such are followed and there is
     /// any layer that it could lead to.
     fn redirect_of(&self, part: &Part, name: &Name) -> Result<Option<Redirect>> {
-        let layer = part.layer();
         let last = self.tree.layers.lowers.last();
-        if !self.redirects.follows() || last.is_none_or(|last| last.index == layer.index) {
+        let bottom = last.is_none_or(|last| last.index == part.layer().index);
+        if !self.redirects.follows() || bottom {
             return Ok(None);
         }
+        self.redirect_at(part, name)
+    }
+
+    /// The redirect of what is at `name` in `part`, followed or not.
+    pub(super) fn redirect_at(&self, part: &Part, name: &Name) -> Result<Option<Redirect>> {
         let Some(fd) = self.tree.open_part(part)? else {
             return Ok(None);
         };
-        Ok(layer.redirect(At::new(&*fd, name))?)
+        Ok(part.layer().redirect(At::new(&*fd, name))?)
     }
 
     fn is_opaque_child(&self, part: &Part, name: &Name) -> Result<bool> {
@@ -107,71 +117,110 @@ impl Union {
         redirect: Redirect,
         redirects_left: usize,
     ) -> Result<Vec<Arc<RealDir>>> {
-        let lowers = |dirs: &[Arc<RealDir>]| dirs.iter().cloned().map(Part::Lower).collect();
-        let (mut parts, path): (Vec<Part>, _) = match redirect {
-            Redirect::Beside(name) => {
-                let dirs: Vec<_> = below
-                    .iter()
-                    .filter_map(|p| match p {
-                        Part::Lower(real) => Some(real.clone()),
-                        Part::Upper(..) => None,
-                    })
-                    .collect();
-                (lowers(&dirs), vec![name])
-            }
-            Redirect::Path(path) => {
-                let under = part.layer().index;
-                let stack = self.tree.root.stack();
-                let roots: Vec<_> = stack
-                    .lower_dirs()
-                    .iter()
-                    .filter(|root| root.layer.index > under)
-                    .cloned()
-                    .collect();
-                (lowers(&roots), path)
-            }
+        let Some((parts, name)) = self.lead(dir, part, below, redirect, redirects_left)? else {
+            return Ok(Vec::new());
         };
-        let mut dirs = Vec::new();
+        let seen = self.see(dir, &parts, &name)?;
+        match &seen.resolution {
+            Resolution::Directory(list) => {
+                self.lower_dirs(dir, &name, &parts, &seen, list, redirects_left)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Where `redirect`, found in `part`, leads: the parts of a directory, and a name in
+    /// it; `None` where there is no such directory.
+    pub(super) fn lead(
+        &self,
+        dir: &Node,
+        part: &Part,
+        below: &[Part],
+        redirect: Redirect,
+        redirects_left: usize,
+    ) -> Result<Option<(Vec<Part>, Name)>> {
+        let lowers = |dirs: &[Arc<RealDir>]| dirs.iter().cloned().map(Part::Lower).collect();
+        let mut path = match redirect {
+            Redirect::Beside(name) => {
+                let parts = below.iter().filter_map(|p| match p {
+                    Part::Lower(real) => Some(Part::Lower(real.clone())),
+                    Part::Upper(..) => None,
+                });
+                return Ok(Some((parts.collect(), name)));
+            }
+            Redirect::Path(path) => path,
+        };
+        let Some(last) = path.pop() else {
+            return Ok(None);
+        };
+        let under = part.layer().index;
+        let stack = self.tree.root.stack();
+        let roots: Vec<_> = stack
+            .lower_dirs()
+            .iter()
+            .filter(|root| root.layer.index > under)
+            .cloned()
+            .collect();
+        let mut parts: Vec<Part> = lowers(&roots);
         for name in path {
             let seen = self.see(dir, &parts, &name)?;
             let Resolution::Directory(list) = &seen.resolution else {
-                return Ok(Vec::new());
+                return Ok(None);
             };
-            dirs = self.lower_dirs(dir, &name, &parts, &seen, list, redirects_left)?;
+            let dirs = self.lower_dirs(dir, &name, &parts, &seen, list, redirects_left)?;
             parts = lowers(&dirs);
         }
-        Ok(dirs)
+        Ok(Some((parts, last)))
     }
 
-    /// What a directory with lower content has to note before it leaves `name` in
-    /// `parent`; `None` where what it notes already stays true.
+    /// What a file or directory with lower content has to note before it leaves `name` in
+    /// `parent`, or takes another name; `None` where what it notes already stays true.
+    /// A file's note is always a path, for it may have names in several directories.
     ///
     /// # Errors
-    /// EIO where it has no lower content.
+    /// Those of reading redirects.
     pub(super) fn redirect_for(
         &self,
         node: &Node,
-        parent: &Node,
+        parent: &Arc<Node>,
         name: &Name,
         same_directory: bool,
         at: At<'_>,
     ) -> Result<Option<Redirect>> {
-        let layer = self.tree.upper_layer()?;
-        match layer.redirect(at)? {
+        let beside = same_directory && node.is_dir();
+        let name = match self.tree.upper_layer()?.redirect(at)? {
             Some(Redirect::Path(_)) => return Ok(None),
-            Some(Redirect::Beside(_)) if same_directory => return Ok(None),
-            Some(Redirect::Beside(_)) | None => {}
+            Some(Redirect::Beside(_)) if beside => return Ok(None),
+            Some(Redirect::Beside(old)) => old,
+            None if beside => return Ok(Some(Redirect::Beside(name.clone()))),
+            None => name.clone(),
+        };
+        Ok(Some(Redirect::Path(self.path_below(parent, name)?)))
+    }
+
+    /// The path of `name` in `parent` as the lower layers have it: where directories of
+    /// the upper were redirected, the old way.
+    fn path_below(&self, parent: &Arc<Node>, name: Name) -> Result<Vec<Name>> {
+        let layer = self.tree.upper_layer()?;
+        let mut path = vec![name];
+        let mut dir = parent.clone();
+        while let Place::Named(above, name) = dir.place() {
+            let redirect = if dir.in_upper() {
+                layer.redirect(At::fd(&*self.tree.upper_dir(&dir)?))?
+            } else {
+                None
+            };
+            match redirect {
+                Some(Redirect::Path(prefix)) => {
+                    path.reverse();
+                    return Ok([prefix, path].concat());
+                }
+                Some(Redirect::Beside(old)) => path.push(old),
+                None => path.push(name),
+            }
+            dir = above;
         }
-        let stack = node.stack();
-        let top = stack.lower_dirs().first().ok_or(Errno::EIO)?;
-        let beside = top.place().is_some_and(|(above, old)| {
-            let siblings = parent.stack();
-            old == name && siblings.lower_dirs().iter().any(|d| Arc::ptr_eq(d, above))
-        });
-        Ok(Some(if same_directory && beside {
-            Redirect::Beside(name.clone())
-        } else {
-            Redirect::to(top)
-        }))
+        path.reverse();
+        Ok(path)
     }
 }

@@ -7,10 +7,12 @@ mod dir;
 mod file;
 mod lookup;
 mod merged;
+mod metacopy;
 mod remove;
 mod rename;
 mod xattr;
 
+pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
@@ -19,7 +21,7 @@ pub use lookup::Entry;
 
 use crate::config::plan::{MountPlan, Redirects};
 use crate::copyup::meta::OwnerMap;
-use crate::copyup::{self, Keep, Settings};
+use crate::copyup::{self, Settings};
 use crate::error::{Errno, MountError, Result};
 use crate::layer::marks::is_mark_name;
 use crate::layer::open::open_layers;
@@ -65,6 +67,7 @@ impl Union {
             settings: Settings {
                 volatile: plan.volatile,
                 owners: OwnerMap::new(plan.owners),
+                metacopy: plan.metacopy,
             },
             mark_files,
             redirects: plan.redirects,
@@ -98,8 +101,8 @@ impl Union {
     }
 
     /// Makes `node` exist in the upper.
-    fn ensure(&self, node: &Arc<Node>, keep: Keep) -> Result<()> {
-        copyup::ensure(&self.tree, &self.settings, node, keep)
+    fn ensure(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        copyup::ensure(&self.tree, &self.settings, node, need)
     }
 
     /// Takes back `count` lookups of `ino`.
