@@ -15,7 +15,8 @@
 //! copyrange SLOT OFFSET SLOT OFFSET LEN  linkfd SLOT PATH
 //! opendir SLOT PATH              readsome SLOT BUFFER           readrest SLOT
 //! ```
-//! `check`, `remount` and `restack` (the upper becomes a lower) belong to the game. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
+//! `check`, `remount`, `restack` (the upper becomes a lower) and `switch` (plyfs and the kernel
+//! take turns at the upper) belong to the game. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

@@ -10,9 +10,9 @@ use super::intended;
 use super::side::Side;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
-use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject};
+use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, forgive_volatile};
 use super::support::sys;
-use super::support::tree::{self, Tree};
+use super::support::tree::{self, NodeView, Tree};
 use super::support::watchdog::Watchdog;
 
 /// Names that a script's lines may have changed since a directory was opened.
@@ -24,6 +24,10 @@ pub struct Game {
     for_kernel: bool,
     /// Whether only files and directories can be given an origin.
     by_user: bool,
+    /// Whether the lines hand the upper from one program to the other.
+    relay: bool,
+    /// Whether the upper was not written by a mount.
+    made_by_hand: bool,
     kernels_words: String,
     plyfss_words: String,
     pub kernel: Side,
@@ -77,6 +81,8 @@ impl Game {
         Game {
             for_kernel: format == own && !marks_are_files,
             by_user,
+            relay: false,
+            made_by_hand: !case.upper.is_empty(),
             kernels_words: kernel.stack.words.clone(),
             plyfss_words: other.stack.words.clone(),
             kernel,
@@ -111,19 +117,7 @@ impl Game {
         self.mount()?;
         let after = self.other.view();
         let mut lines = tree::differences(("before the remount", &before), ("after it", &after));
-        for (path, node) in &before {
-            if let Some(now) = after.get(path)
-                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
-                && now.stat.ino != node.stat.ino
-            {
-                lines.push(format!(
-                    "/{}: st_ino {} became {} by a remount",
-                    escape(path),
-                    node.stat.ino,
-                    now.stat.ino
-                ));
-            }
-        }
+        lines.extend(self.renumbered(&before, &after, |_, _| true));
         report(lines)?;
         self.compare()
     }
@@ -140,6 +134,62 @@ impl Game {
         self.other.restack();
         self.mount()?;
         self.compare()
+    }
+
+    /// The upper goes from plyfs to the kernel's overlayfs, or back: what was seen before is
+    /// seen after it, under the same numbers.
+    fn switch(&mut self) -> Result<(), Vec<String>> {
+        self.relay = true;
+        let before = self.other.view();
+        self.unmount()?;
+        let from = self.other.subject;
+        let to = match from {
+            Subject::Kernel => (Subject::Plyfs, &self.plyfss_words),
+            _ => (Subject::Kernel, &self.kernels_words),
+        };
+        self.other.subject = to.0;
+        self.other.stack.words.clone_from(to.1);
+        forgive_volatile(&self.other.dir.join("w"));
+        self.mount()?;
+        let after = self.other.view();
+        let (was, is) = match from {
+            Subject::Kernel => ("read by the kernel", "then by plyfs"),
+            _ => ("read by plyfs", "then by the kernel"),
+        };
+        let mut lines = tree::differences((was, &before), (is, &after));
+        // FUSE's root has a number of its own, and so has a merged directory of an upper that was
+        // made by hand: the kernel shows its lower's.
+        let same_in_both = |path: &[u8], node: &NodeView| {
+            !path.is_empty() && (!self.made_by_hand || !node.stat.is_dir())
+        };
+        lines.extend(self.renumbered(&before, &after, same_in_both));
+        report(lines)?;
+        self.compare()
+    }
+
+    /// The files that have another number now.
+    fn renumbered(
+        &self,
+        before: &Tree,
+        after: &Tree,
+        counts: impl Fn(&[u8], &NodeView) -> bool,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (path, node) in before {
+            if let Some(now) = after.get(path)
+                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
+                && now.stat.ino != node.stat.ino
+                && counts(path, node)
+            {
+                lines.push(format!(
+                    "/{}: st_ino: {} became {} by a remount",
+                    escape(path),
+                    node.stat.ino,
+                    now.stat.ino
+                ));
+            }
+        }
+        lines
     }
 
     /// Does one line, and says in what the two differ then.
@@ -161,6 +211,7 @@ impl Game {
             "check" => return self.compare(),
             "remount" => return self.remount(),
             "restack" => return self.restack(),
+            "switch" => return self.switch(),
             _ => {}
         }
         let paths = step.paths();
@@ -316,6 +367,11 @@ impl Game {
     /// Remounts, unmounts, and looks at what lies on the disk.
     pub fn finish(&mut self) -> Result<(), Vec<String>> {
         self.remount()?;
+        if self.relay {
+            self.switch()?;
+            self.unmount()?;
+            return report(self.other.harm());
+        }
         let seen = [self.kernel.view(), self.other.view()];
         self.unmount()?;
         let mut lines = self.other.harm();

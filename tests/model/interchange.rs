@@ -1,0 +1,17 @@
+//! Interchange: plyfs and the kernel's overlayfs take turns at one upper. A union of the
+//! kernel's alone runs beside them, and every operation must do the same there.
+
+use super::{Settings, can_run, play};
+
+/// Lines of a turn.
+const LEG: usize = 30;
+
+#[test]
+fn plyfs_and_the_kernel_take_turns_at_one_upper() {
+    if !can_run() {
+        return;
+    }
+    let mut settings = Settings::read(60, 120);
+    settings.length.leg = Some(LEG);
+    play(&settings);
+}
