@@ -20,10 +20,14 @@ type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
 /// A case being played.
 pub struct Game {
+    /// Whether plyfs can read the kernel's upper with its own words.
+    reads_kernels: bool,
     /// Whether the kernel can read plyfs's layers.
     for_kernel: bool,
     /// Whether only files and directories can be given an origin.
     by_user: bool,
+    /// The same without redirects and index.
+    plain: bool,
     /// Whether the lines hand the upper from one program to the other.
     relay: bool,
     /// Whether the upper was not written by a mount.
@@ -44,22 +48,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 impl Game {
     /// Both sides of `case` below `dir`, not mounted yet.
     pub fn new(dir: &Path, subject: Subject, words: &str, case: &Case) -> Game {
-        // An unprivileged mount believes the `user.` xattrs, and knows no redirects.
+        // A mount that believes the `user.` xattrs has no redirects and no index with the kernel.
+        // Where plyfs has them all the same, it has to do what the kernel does with `trusted.`.
         let by_user = words.contains("userxattr");
-        let case = &if by_user {
-            without_links(case)
-        } else {
-            case.clone()
+        let plain = by_user && words.contains("redirect_dir=off") && words.contains("index=off");
+        let case = &match by_user {
+            true => without_links(case, plain),
+            false => case.clone(),
         };
         let own = if by_user {
             MarkFormat::UserXattr
         } else {
             MarkFormat::Overlay
         };
-        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, (own, own));
-        // Nor does whoever reads an upper with files for marks.
+        let kernels = if plain { own } else { MarkFormat::Overlay };
+        let dirs = (dir.join("k"), dir.join("o"));
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dirs.0, case, (kernels, kernels));
+        // Whoever reads an upper with files for marks knows no redirects.
         let marks_are_files = words.contains("marks=files");
-        if by_user {
+        if plain {
             kernel.stack.words = "index=off,userxattr,xino=off,volatile".into();
         } else if marks_are_files {
             kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
@@ -71,7 +78,7 @@ impl Game {
             Subject::Plyfs => ("plyfs", own),
             _ => ("other", own),
         };
-        let mut other = Side::prepare(name, subject, dir.join("o"), case, (format, own));
+        let mut other = Side::prepare(name, subject, dirs.1, case, (format, own));
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
@@ -79,8 +86,10 @@ impl Game {
             other.stack.words.clone_from(&kernel.stack.words);
         }
         Game {
-            for_kernel: format == own && !marks_are_files,
+            reads_kernels: own == kernels,
+            for_kernel: format == kernels && !marks_are_files,
             by_user,
+            plain,
             relay: false,
             made_by_hand: !case.upper.is_empty(),
             kernels_words: kernel.stack.words.clone(),
@@ -126,7 +135,7 @@ impl Game {
     /// of a file that was changed through one name the others live in the index, which stays
     /// behind, and which name was changed first the two need not agree on.
     fn restack(&mut self) -> Result<(), Vec<String>> {
-        if self.kernel.has_lower_links() {
+        if self.kernel.has_lower_links() || self.links_would_break() {
             return self.compare();
         }
         self.unmount()?;
@@ -134,6 +143,14 @@ impl Game {
         self.other.restack();
         self.mount()?;
         self.compare()
+    }
+
+    /// Whether the upper has hard links that, in a lower, no index could hold together.
+    fn links_would_break(&self) -> bool {
+        let linked = |n: &NodeView| !n.stat.is_dir() && n.stat.nlink > 1;
+        let indexed = |n: &NodeView| !self.plain && n.stat.is_file();
+        let view = self.other.view();
+        self.by_user && view.values().any(|n| linked(n) && !indexed(n))
     }
 
     /// The upper goes from plyfs to the kernel's overlayfs, or back: what was seen before is
@@ -216,6 +233,9 @@ impl Game {
         }
         let paths = step.paths();
         let before: Vec<_> = paths.iter().map(|p| self.other.lstat(p)).collect();
+        if self.plain && step.verb() == "link" && links_a_special(&before) {
+            return Ok(());
+        }
         let expected = self.kernel.perform(&step);
         let got = self.other.perform(&step);
         self.touch(&step);
@@ -294,9 +314,6 @@ impl Game {
             let (Some(Ok(old)), Some(word)) = (before.get(from), paths.get(to)) else {
                 continue;
             };
-            if self.by_user && !old.is_dir() && !old.is_file() {
-                continue;
-            }
             match self.other.lstat(word) {
                 Ok(now) if now.ino == old.ino => {}
                 Ok(now) => lines.push(format!("{word}: st_ino was {}, is {}", old.ino, now.ino)),
@@ -379,7 +396,7 @@ impl Game {
             lines.extend(leftovers(&self.other.dir.join("w")));
         }
         report(lines)?;
-        if self.other.subject == Subject::Plyfs {
+        if self.other.subject == Subject::Plyfs && self.reads_kernels {
             self.interchange(&seen)
         } else {
             Ok(())
@@ -414,11 +431,27 @@ impl Game {
     }
 }
 
-/// Without an index, a file of a lower that is changed through one name is another file then.
-fn without_links(case: &Case) -> Case {
+/// Whether the file to be linked can have no `user.` xattr. The kernel's overlayfs loses track of
+/// such a file with two names: each shows its own attributes, some calls answer ESTALE.
+fn links_a_special(stats: &[sys::Res<sys::Stat>]) -> bool {
+    matches!(stats.first(), Some(Ok(stat)) if !stat.is_file() && !stat.is_dir())
+}
+
+/// Without an index, a file of a lower that is changed through one name is another file then; and
+/// the `user.` xattrs that an index needs can be on files only.
+fn without_links(case: &Case, all: bool) -> Case {
     let mut case = case.clone();
     for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
-        layer.retain(|line| !line.starts_with("link "));
+        let files: BTreeSet<String> = layer
+            .iter()
+            .filter_map(|line| line.strip_prefix("file ")?.split(' ').next())
+            .map(String::from)
+            .collect();
+        layer.retain(|line| {
+            let mut words = line.split(' ');
+            words.next() != Some("link")
+                || !all && words.nth(1).is_some_and(|to| files.contains(to))
+        });
     }
     case
 }
