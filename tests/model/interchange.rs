@@ -6,12 +6,24 @@ use super::{Settings, can_run, play};
 /// Lines of a turn.
 const LEG: usize = 30;
 
-#[test]
-fn plyfs_and_the_kernel_take_turns_at_one_upper() {
+fn take_turns(words: &str) {
     if !can_run() {
         return;
     }
     let mut settings = Settings::read(60, 120);
     settings.length.leg = Some(LEG);
+    if settings.words.is_empty() {
+        settings.words = words.into();
+    }
     play(&settings);
+}
+
+#[test]
+fn plyfs_and_the_kernel_take_turns_at_one_upper() {
+    take_turns("");
+}
+
+#[test]
+fn they_take_turns_at_one_upper_with_user_xattrs() {
+    take_turns("userxattr,redirect_dir=off,index=off");
 }

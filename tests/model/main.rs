@@ -2,7 +2,7 @@
 //! side; every result and every whole tree must agree, but for the differences in `intended.rs`.
 //!
 //! Parameters, by environment:
-//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; 60 of those in `interchange.rs`)
+//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; in `modes.rs` 80, in `interchange.rs` 60)
 //! - `PLYFS_ORACLE_OPS`: operations in each (200)
 //! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
 //! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
@@ -19,6 +19,7 @@ mod game;
 mod generate;
 mod intended;
 mod interchange;
+mod modes;
 mod regressions;
 mod run;
 mod script;
@@ -152,12 +153,13 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let seeds: Vec<String> = failures.iter().map(|(seed, ..)| seed.to_string()).collect();
     panic!(
         "\n{} of the scripts differ: seeds {}\nto repeat the first:\n  PLYFS_ORACLE_SEED={seed} PLYFS_ORACLE_SCRIPTS=1 \
-         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} cargo test --test model {} -- --nocapture\n\
+         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} PLYFS_ORACLE_WORDS={} cargo test --test model {} -- --nocapture\n\
          {what}\nthe smallest script that fails:\n{smallest}",
         failures.len(),
         seeds.join(" "),
         settings.length.ops,
         settings.filesystem.name(),
+        settings.words,
         settings.length.test(),
     );
 }
