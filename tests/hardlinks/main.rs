@@ -3,8 +3,8 @@
 //! numbers and link counts are those of an in-memory model throughout.
 //!
 //! Parameters, by environment:
-//! - `PLYFS_LINKS_GROUPS`: how many files of the lower have several names (200)
-//! - `PLYFS_LINKS_OPS`: how many changes (4000)
+//! - `PLYFS_LINKS_GROUPS`: how many files of the lower have several names (1000)
+//! - `PLYFS_LINKS_OPS`: how many changes (6000)
 //! - `PLYFS_LINKS_SEED`: (1)
 
 mod model;
@@ -37,8 +37,8 @@ fn play(turns: Turns<'_>) {
     let Some(lab) = Lab::new() else { return };
     let started = Instant::now();
     let size = Size {
-        groups: number("PLYFS_LINKS_GROUPS", 200),
-        ops: number("PLYFS_LINKS_OPS", 4000),
+        groups: number("PLYFS_LINKS_GROUPS", 1000),
+        ops: number("PLYFS_LINKS_OPS", 6000),
     };
     let mut rng = Rng::new(number("PLYFS_LINKS_SEED", 1) as u64);
     let (mut model, lines) = Model::new(&mut rng, size);

@@ -5,6 +5,8 @@ mod directories;
 mod fixtures;
 mod full;
 mod hostile;
+mod hostile_index;
+mod hostile_marks;
 mod links;
 mod names;
 mod recreate;

@@ -232,6 +232,15 @@ pub struct Mounted {
 }
 
 impl Mounted {
+    /// The mount that somebody else has made at `at`.
+    pub fn found(at: &Path) -> Mounted {
+        Mounted {
+            at: at.to_owned(),
+            connection: connection_of(at),
+            live: true,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }
