@@ -10,11 +10,14 @@
 //! - `PLYFS_ORACLE_SUBJECT`: plyfs, kernel or fuse-overlayfs, to judge the oracle itself (plyfs)
 //! - `PLYFS_ORACLE_WORDS`: more words for plyfs's `-o`, such as `marks=files`
 //! - `PLYFS_ORACLE_KEEP_GOING`: report every failing seed, not only the first; do not shrink
+//! - `PLYFS_FUSE_OVERLAYFS`: the programs, with colons between, whose uppers are read (the one in
+//!   PATH)
 //! - `PLYFS_ORACLE_TRACE`: print every operation with both answers
 
 mod case;
 mod execute;
 mod forgive;
+mod fuse_overlayfs;
 mod game;
 mod generate;
 mod intended;

@@ -19,6 +19,8 @@ pub struct Side {
     pub subject: Subject,
     pub dir: PathBuf,
     pub stack: Stack,
+    /// Where it is mounted.
+    pub root: PathBuf,
     mounted: Option<Mounted>,
     pub hands: Hands,
     /// The machine's root, to come back to from the union's.
@@ -52,8 +54,9 @@ impl Side {
         Side {
             name,
             subject,
-            dir,
             stack,
+            root: dir.join("m"),
+            dir,
             mounted: None,
             hands: Hands::default(),
             machine,
@@ -62,8 +65,10 @@ impl Side {
     }
 
     pub fn mount(&mut self, watchdog: &Watchdog) -> Result<(), Vec<String>> {
-        let at = self.dir.join("m");
-        let mounted = self.stack.mount(self.subject, &at).map_err(|e| vec![e])?;
+        let mounted = self
+            .stack
+            .mount(self.subject, &self.root)
+            .map_err(|e| vec![e])?;
         watchdog.cover(mounted.connection());
         self.mounted = Some(mounted);
         Ok(())
@@ -77,7 +82,7 @@ impl Side {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.dir.join("m")
+        self.root.clone()
     }
 
     /// As a program inside sees it: an absolute symlink on the way stays in the union.

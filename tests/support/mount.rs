@@ -43,6 +43,8 @@ pub struct Stack {
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Comma-separated words for `-o`.
     pub words: String,
+    /// Which fuse-overlayfs; the one in PATH where it is empty.
+    pub program: PathBuf,
 }
 
 impl Stack {
@@ -75,7 +77,13 @@ impl Stack {
             Subject::Plyfs => self.mount_plyfs(at)?,
             Subject::FuseOverlayfs => self.mount_fuse_overlayfs(at)?,
         }
-        let connection = connection_of(at);
+        let mut connection = connection_of(at);
+        // Version 2.0.0 ends well before it has mounted.
+        let end = Instant::now() + Duration::from_secs(5);
+        while subject == Subject::FuseOverlayfs && connection.is_none() && Instant::now() < end {
+            std::thread::yield_now();
+            connection = connection_of(at);
+        }
         if connection.is_none() && subject != Subject::Kernel {
             return Err(format!(
                 "{}: the program ended well, and nothing is mounted",
@@ -169,7 +177,11 @@ impl Stack {
     fn mount_fuse_overlayfs(&self, at: &Path) -> Result<(), String> {
         let mut words = self.overlay_words();
         words.extend_from_slice(b",allow_other,suid,dev,noatime");
-        let mut command = Command::new("fuse-overlayfs");
+        let mut command = Command::new(if self.program.as_os_str().is_empty() {
+            Path::new("fuse-overlayfs")
+        } else {
+            &self.program
+        });
         command
             .arg("-o")
             .arg(std::ffi::OsStr::from_bytes(&words))
