@@ -20,6 +20,12 @@ pub fn can_mount() -> bool {
     false
 }
 
+/// Whether this is root of a user namespace: nobody's root outside.
+pub fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Where `tool` is in PATH.
 pub fn find_tool(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
