@@ -1,5 +1,5 @@
-//! Differences that last: the kernel's side is brought to where plyfs's is, so that the rest of
-//! the script can be compared. Each has its reason.
+//! Differences that last: lines are left out, or the kernel's side is brought to where plyfs's is,
+//! so that the rest of the script can be compared. Each has its reason.
 
 use super::execute::{Step, path};
 use super::game::Game;
@@ -8,6 +8,21 @@ use super::support::layers::number;
 use super::support::{sys, tree};
 
 impl Game {
+    /// Lines that one of the two cannot do right in this kind of mount; they are left out.
+    pub fn is_beyond_compare(&self, step: &Step<'_>, before: &[sys::Res<sys::Stat>]) -> bool {
+        match step.verb() {
+            "link" => self.plain && links_a_special(before),
+            "rename" => self.confined && may_be_one_file(before),
+            // The write that brings a store to the upper takes setuid away, for the daemon has
+            // no privilege over the upper's filesystem: the safe side.
+            "mmap" => {
+                let file = self.kernel.hands.file(step.words[1]).and_then(sys::fstat);
+                self.confined && file.is_ok_and(|s| s.mode & (libc::S_ISUID | libc::S_ISGID) != 0)
+            }
+            _ => false,
+        }
+    }
+
     /// A rename that fails changes the mtime of parents in the kernel's union, and nothing in
     /// plyfs's. The kernel's are put back.
     pub fn forgive_parents(&self, paths: &[&str]) {
@@ -46,4 +61,16 @@ impl Game {
             assert!(outcomes.iter().all(Result::is_ok), "{word}: {outcomes:?}");
         }
     }
+}
+
+/// Whether the file to be linked can have no `user.` xattr. The kernel's overlayfs loses track of
+/// such a file with two names: each shows its own attributes, some calls answer ESTALE.
+fn links_a_special(stats: &[sys::Res<sys::Stat>]) -> bool {
+    matches!(stats.first(), Some(Ok(stat)) if !stat.is_file() && !stat.is_dir())
+}
+
+/// Whether a rename may be from one name of a file to another: where the kernel's overlayfs looks
+/// no origin up, it takes them for two files sometimes, and says ESTALE.
+fn may_be_one_file(stats: &[sys::Res<sys::Stat>]) -> bool {
+    matches!(stats, [Ok(a), Ok(b)] if a.nlink > 1 && b.nlink > 1 && !a.is_dir())
 }

@@ -9,7 +9,7 @@ use super::execute::{self, Outcome, Step, path, show};
 use super::intended;
 use super::side::Side;
 use super::support::bytes::escape;
-use super::support::layers::{MarkFormat, octal};
+use super::support::layers::MarkFormat;
 use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, forgive_volatile};
 use super::support::tree::{self, NodeView, Tree};
 use super::support::watchdog::Watchdog;
@@ -27,14 +27,14 @@ pub struct Game {
     /// Whether only files and directories can be given an origin.
     by_user: bool,
     /// The same without redirects and index.
-    plain: bool,
+    pub plain: bool,
     /// Whether the lines hand the upper from one program to the other.
     relay: bool,
     /// Whether the kernel has a part in what is compared.
     by_kernel: bool,
     /// In a user namespace the kernel's overlayfs looks no origin up, so that a copy-up or a
     /// remount changes its numbers.
-    confined: bool,
+    pub confined: bool,
     /// Whether the upper was not written by a mount.
     made_by_hand: bool,
     kernels_words: String,
@@ -58,11 +58,11 @@ impl Game {
         let by_user = words.contains("userxattr");
         let plain = by_user && words.contains("redirect_dir=off") && words.contains("index=off");
         let case = &match by_user {
-            true => without_links(case, plain),
+            true => case.without_links(plain),
             false => case.clone(),
         };
         let case = &match skip::in_user_namespace() {
-            true => unprivileged(case),
+            true => case.unprivileged(),
             false => case.clone(),
         };
         let own = if by_user {
@@ -249,9 +249,7 @@ impl Game {
         }
         let paths = step.paths();
         let before: Vec<_> = paths.iter().map(|p| self.other.lstat(p)).collect();
-        if self.plain && step.verb() == "link" && links_a_special(&before)
-            || self.confined && step.verb() == "rename" && is_one_file(&before)
-        {
+        if self.is_beyond_compare(&step, &before) {
             return Ok(());
         }
         let expected = self.kernel.perform(&step);
@@ -448,54 +446,6 @@ impl Game {
         }
         report(lines)
     }
-}
-
-/// Whether the file to be linked can have no `user.` xattr. The kernel's overlayfs loses track of
-/// such a file with two names: each shows its own attributes, some calls answer ESTALE.
-fn links_a_special(stats: &[sys::Res<sys::Stat>]) -> bool {
-    matches!(stats.first(), Some(Ok(stat)) if !stat.is_file() && !stat.is_dir())
-}
-
-/// Whether a rename is from one name of a file to another: where the kernel's overlayfs looks no
-/// origin up, it takes them for two files sometimes, and says ESTALE.
-fn is_one_file(stats: &[sys::Res<sys::Stat>]) -> bool {
-    matches!(stats, [Ok(a), Ok(b)] if a.ino == b.ino)
-}
-
-/// Without an index, a file of a lower that is changed through one name is another file then; and
-/// the `user.` xattrs that an index needs can be on files only.
-fn without_links(case: &Case, all: bool) -> Case {
-    let mut case = case.clone();
-    for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
-        let files: BTreeSet<String> = layer
-            .iter()
-            .filter_map(|line| line.strip_prefix("file ")?.split(' ').next())
-            .map(String::from)
-            .collect();
-        layer.retain(|line| {
-            let mut words = line.split(' ');
-            words.next() != Some("link")
-                || !all && words.nth(1).is_some_and(|to| files.contains(to))
-        });
-    }
-    case
-}
-
-/// Without what root of a user namespace may not make.
-fn unprivileged(case: &Case) -> Case {
-    let mut case = case.clone();
-    for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
-        layer.retain(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let device = |mode: u32| matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
-            match words[0] {
-                "node" => !device(octal(words[2])),
-                "xattr" => !words[2].starts_with("trusted."),
-                _ => true,
-            }
-        });
-    }
-    case
 }
 
 /// Whether `path` goes through `name`.
