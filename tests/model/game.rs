@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::case::Case;
 use super::execute::{self, Outcome, Step, path, show};
 use super::intended;
+use super::run::Ending;
 use super::side::Side;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
@@ -399,7 +400,7 @@ impl Game {
     }
 
     /// Remounts, unmounts, and looks at what lies on the disk.
-    pub fn finish(&mut self) -> Result<(), Vec<String>> {
+    pub fn finish(&mut self, ending: Ending) -> Result<(), Vec<String>> {
         self.remount()?;
         if self.relay {
             self.switch()?;
@@ -413,11 +414,52 @@ impl Game {
             lines.extend(leftovers(&self.other.dir.join("w")));
         }
         report(lines)?;
+        if ending == Ending::Settle {
+            return self.settle(&seen[1]);
+        }
         if self.other.subject == Subject::Plyfs && self.reads_kernels {
             self.interchange(&seen)
         } else {
             Ok(())
         }
+    }
+
+    /// A settled upper shows the same, to the kernel without any feature and to plyfs.
+    fn settle(&mut self, seen: &Tree) -> Result<(), Vec<String>> {
+        match self.other.settle() {
+            // A foreign mark at the top of a lower layer cannot be settled in the upper.
+            Err(said) if said.contains("at its top, which overlayfs does not read") => {
+                return Ok(());
+            }
+            other => other.map_err(|e| vec![e])?,
+        }
+        let plain = "index=off,xino=off,volatile";
+        let kernels = match self.by_user {
+            true => format!("userxattr,{plain}"),
+            false => format!("redirect_dir=nofollow,metacopy=off,{plain}"),
+        };
+        let readers = [
+            (Subject::Kernel, kernels, "settled, read by the kernel"),
+            (
+                Subject::Plyfs,
+                self.plyfss_words.clone(),
+                "settled, read by plyfs",
+            ),
+        ];
+        let mut lines = Vec::new();
+        for (subject, words, name) in readers {
+            self.other.subject = subject;
+            self.other.stack.words = words;
+            forgive_volatile(&self.other.dir.join("w"));
+            self.other.mount(&self.watchdog)?;
+            let view = self.other.view();
+            self.other.unmount()?;
+            lines.extend(tree::differences(("plyfs's own", seen), (name, &view)));
+        }
+        // Names of a lower file that other layers hide count as links, as in the kernel, until
+        // the visible ones are links of the upper.
+        lines.retain(|line| !line.contains(": nlink: "));
+        report(lines)
     }
 
     /// Each mounts what the other wrote, and sees what the other saw. The kernel reads only its

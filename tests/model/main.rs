@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use case::Case;
-use run::{Failure, Length, Runner};
+use run::{Ending, Failure, Length, Runner};
 use support::backing::{Backing, Kind};
 use support::mount::Subject;
 use support::skip;
@@ -51,6 +51,7 @@ pub struct Settings {
     subject: Subject,
     keep_going: bool,
     words: String,
+    ending: Ending,
 }
 
 impl Settings {
@@ -77,6 +78,7 @@ impl Settings {
             workers: number("PLYFS_ORACLE_WORKERS", 2) as usize,
             subject: word("PLYFS_ORACLE_SUBJECT", Subject::Plyfs, Subject::named),
             words: std::env::var("PLYFS_ORACLE_WORDS").unwrap_or_default(),
+            ending: Ending::Interchange,
             keep_going: std::env::var_os("PLYFS_ORACLE_KEEP_GOING").is_some(),
         }
     }
@@ -109,6 +111,7 @@ fn play(settings: &Settings) {
             let dir = backing.dir(&format!("worker{worker}"));
             scope.spawn(move || {
                 let runner = Runner::new(dir, settings.subject, &settings.words);
+                let runner = runner.ending(settings.ending);
                 loop {
                     let stop =
                         !settings.keep_going && !failures.lock().expect("not poisoned").is_empty();
@@ -148,6 +151,7 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let mut what = failure.to_string();
     if !settings.keep_going {
         let runner = Runner::new(backing.dir("shrink"), settings.subject, &settings.words);
+        let runner = runner.ending(settings.ending);
         if let Some((small, failure)) = shrink::shrink(&runner, case) {
             smallest = small;
             what = failure.to_string();

@@ -1,5 +1,11 @@
 //! The oracle over mounts with other options: the same scripts, judged the same.
 
+use std::process::Command;
+use std::time::Duration;
+
+use super::run::Ending;
+use super::support::mount::{plyfs_binary, run};
+use super::support::skip;
 use super::{Settings, can_run, play};
 
 /// Plays scripts with `words` in plyfs's `-o`.
@@ -26,4 +32,30 @@ fn redirects_and_index_in_user_xattrs_do_what_the_kernels_do() {
 #[test]
 fn plain_user_xattrs_are_the_kernels() {
     play_with("userxattr,redirect_dir=off,index=off");
+}
+
+/// Scripts whose uppers are settled at the end; see `Game::settle`.
+fn settle_with(words: &str) {
+    if !can_run() {
+        return;
+    }
+    let mut help = Command::new(plyfs_binary());
+    help.args(["settle", "--help"]);
+    if !run(&mut help, Duration::from_secs(10)).is_ok_and(|out| out.status.success()) {
+        return skip::skipped("needs plyfs settle");
+    }
+    let mut settings = Settings::read(60, 200);
+    settings.words = words.into();
+    settings.ending = Ending::Settle;
+    play(&settings);
+}
+
+#[test]
+fn the_kernel_shows_a_settled_upper_without_any_feature() {
+    settle_with("");
+}
+
+#[test]
+fn the_kernel_shows_a_settled_upper_with_user_xattrs() {
+    settle_with("userxattr");
 }

@@ -61,6 +61,16 @@ pub struct Runner {
     subject: Subject,
     /// Words for plyfs's `-o`, over its default ones.
     words: String,
+    ending: Ending,
+}
+
+/// What is done with the uppers when a script is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Each program mounts what the other wrote.
+    Interchange,
+    /// plyfs's is settled, and the kernel mounts it without any feature.
+    Settle,
 }
 
 /// How long a script is.
@@ -100,7 +110,13 @@ impl Runner {
             dir,
             subject,
             words: words.to_string(),
+            ending: Ending::Interchange,
         }
+    }
+
+    pub fn ending(mut self, ending: Ending) -> Runner {
+        self.ending = ending;
+        self
     }
 
     /// The case of `seed`, its script written while it runs.
@@ -161,6 +177,6 @@ impl Runner {
             game.step(&line).map_err(fail(at, &line))?;
         }
         game.compare().map_err(fail(at, "the view at the end"))?;
-        game.finish().map_err(fail(at, "after the end"))
+        game.finish(self.ending).map_err(fail(at, "after the end"))
     }
 }

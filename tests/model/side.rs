@@ -3,11 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::case::Case;
 use super::execute::{self, Hands, Outcome, Step, path};
 use super::support::layers::{MarkFormat, materialise};
-use super::support::mount::{Mounted, Stack, Subject};
+use super::support::mount::{Mounted, Stack, Subject, run};
 use super::support::sys;
 use super::support::temp::remove_tree;
 use super::support::tree::{self, Tree};
@@ -79,6 +80,17 @@ impl Side {
         self.mounted
             .take()
             .map_or(Ok(()), |m| m.unmount().map_err(|e| vec![e]))
+    }
+
+    /// Runs `plyfs settle` on the layers.
+    pub fn settle(&self) -> Result<(), String> {
+        let mut command = self.stack.plyfs_verb("settle");
+        let out = run(&mut command, Duration::from_secs(60))?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        match out.status.success() {
+            true => Ok(()),
+            false => Err(format!("plyfs settle: {}: {}", out.status, said.trim())),
+        }
     }
 
     pub fn root(&self) -> PathBuf {

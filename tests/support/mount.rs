@@ -157,8 +157,15 @@ impl Stack {
 
     /// The command line of `mount_plyfs`.
     pub fn plyfs_command(&self, at: &Path) -> Command {
+        let mut command = self.plyfs_verb("mount");
+        command.arg(at);
+        command
+    }
+
+    /// The command line of a verb over these layers.
+    pub fn plyfs_verb(&self, verb: &str) -> Command {
         let mut command = Command::new(plyfs_binary());
-        command.arg("mount");
+        command.arg(verb);
         for lower in &self.lowers {
             command.arg("--lower").arg(lower);
         }
@@ -170,7 +177,7 @@ impl Stack {
         } else {
             &self.words
         };
-        command.args(["-o", words]).arg(at);
+        command.args(["-o", words]);
         command
     }
 
