@@ -7,6 +7,7 @@ mod full;
 mod hostile;
 mod hostile_index;
 mod hostile_marks;
+mod hostile_metacopy;
 mod links;
 mod names;
 mod recreate;
