@@ -1,10 +1,13 @@
 //! Differences that last: lines are left out, or the kernel's side is brought to where plyfs's is,
 //! so that the rest of the script can be compared. Each has its reason.
 
+use std::os::fd::OwnedFd;
+
 use super::execute::{Step, path};
 use super::game::Game;
 use super::side::Side;
 use super::support::layers::number;
+use super::support::mount::Subject;
 use super::support::{sys, tree};
 
 impl Game {
@@ -40,6 +43,28 @@ impl Game {
         }
     }
 
+    /// Opening for writing a file whose data is in a lower layer still copies the data up in the
+    /// kernel's union, and changes its mtime by that. It is put back; where the kernel has the
+    /// other side's turn, there too.
+    pub fn forgive_opening(&mut self, step: &Step<'_>) {
+        let (theirs, ours) = (
+            self.kernel.mtime_of_subject(step),
+            self.other.mtime_of_subject(step),
+        );
+        let (Ok(theirs), Ok(ours)) = (theirs, ours) else {
+            return;
+        };
+        let is_recent = |t| tree::time(t) == "recent";
+        let outcome = match (is_recent(theirs), is_recent(ours)) {
+            (true, false) => self.kernel.set_mtime_of_subject(step, ours),
+            (false, true) if self.other.subject == Subject::Kernel => {
+                self.other.set_mtime_of_subject(step, theirs)
+            }
+            _ => Ok(()),
+        };
+        assert!(outcome.is_ok(), "{}: {outcome:?}", step.words[1]);
+    }
+
     /// xfs, btrfs and tmpfs do nothing in a truncate(2) to the same size: mtime, setuid and
     /// capabilities stay. An open(2) with O_TRUNC changes them, FUSE makes one request of the
     /// two, and plyfs always does all of it. The kernel's side does it over another size.
@@ -60,6 +85,29 @@ impl Game {
             let outcomes = [self.kernel.perform(&detour), self.kernel.perform(step)];
             assert!(outcomes.iter().all(Result::is_ok), "{word}: {outcomes:?}");
         }
+    }
+}
+
+impl Side {
+    /// Runs `work` on the file that the line opened, or that its path leads to.
+    fn on_subject<T>(
+        &self,
+        step: &Step<'_>,
+        work: impl Fn(&OwnedFd) -> sys::Res<T>,
+    ) -> sys::Res<T> {
+        if step.on_slot() {
+            return self.hands.file(step.words[1]).and_then(work);
+        }
+        let flags = libc::O_RDONLY | libc::O_NOATIME | libc::O_NONBLOCK;
+        self.inside(|| work(&sys::open(path(step.words[1]), flags, 0)?))
+    }
+
+    fn mtime_of_subject(&self, step: &Step<'_>) -> sys::Res<sys::Time> {
+        self.on_subject(step, |fd| sys::fstat(fd).map(|s| s.mtime))
+    }
+
+    fn set_mtime_of_subject(&self, step: &Step<'_>, time: sys::Time) -> sys::Res<()> {
+        self.on_subject(step, |fd| sys::futimens(fd, [sys::OMIT, time]))
     }
 }
 

@@ -29,7 +29,7 @@ fn plyfs_and_the_kernel_take_turns_at_one_upper() {
 
 #[test]
 fn they_take_turns_at_one_upper_with_user_xattrs() {
-    take_turns("userxattr,redirect_dir=off,index=off");
+    take_turns("userxattr,redirect_dir=off,index=off,metacopy=off");
 }
 
 /// The same as root of a user namespace, where neither program has any privilege outside.

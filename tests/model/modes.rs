@@ -31,7 +31,7 @@ fn redirects_and_index_in_user_xattrs_do_what_the_kernels_do() {
 /// Each mounts the other's upper at the end, the kernel with `userxattr`.
 #[test]
 fn plain_user_xattrs_are_the_kernels() {
-    play_with("userxattr,redirect_dir=off,index=off");
+    play_with("userxattr,redirect_dir=off,index=off,metacopy=off");
 }
 
 /// Scripts whose uppers are settled at the end; see `Game::settle`.
