@@ -16,7 +16,7 @@ use std::time::Instant;
 use model::{Model, Size};
 use support::lab::Lab;
 use support::layers::{MarkFormat, materialise};
-use support::mount::{PLYFS_WORDS, Subject, forgive_volatile};
+use support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, forgive_volatile};
 use support::rng::Rng;
 use support::{skip, tree};
 
@@ -86,8 +86,10 @@ fn hard_links_stay_hard_links_through_changes_and_remounts() {
 #[test]
 fn hard_links_stay_hard_links_while_plyfs_and_the_kernel_take_turns() {
     if skip::can_mount() && skip::has_filesystem("overlay") {
-        let kernel = "index=on,redirect_dir=on,metacopy=off,xino=off,volatile";
-        play(&[(Subject::Plyfs, PLYFS_WORDS), (Subject::Kernel, kernel)]);
+        play(&[
+            (Subject::Plyfs, PLYFS_WORDS),
+            (Subject::Kernel, KERNEL_WORDS),
+        ]);
     }
 }
 
