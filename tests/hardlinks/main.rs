@@ -96,7 +96,7 @@ fn hard_links_stay_hard_links_while_plyfs_and_the_kernel_take_turns() {
 #[test]
 fn hard_links_stay_hard_links_in_user_xattrs() {
     if skip::can_mount() && skip::has_filesystem("overlay") {
-        let words = format!("{PLYFS_WORDS},userxattr");
+        let words = format!("{PLYFS_WORDS},userxattr,metacopy=off");
         play(&[
             (Subject::Kernel, "userxattr,index=on,xino=off,volatile"),
             (Subject::Plyfs, &words),

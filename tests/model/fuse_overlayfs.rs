@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::case::Case;
 use super::execute::{self, Step};
 use super::generate;
+use super::run::mounting;
 use super::script::Author;
 use super::side::Side;
 use super::support::backing::Backing;
@@ -159,6 +160,7 @@ fn uppers_of_fuse_overlayfs_are_read_as_it_wrote_them() {
     let Some(backing) = Backing::new(settings.filesystem) else {
         return;
     };
+    let _mounting = mounting();
     let programs = programs();
     if programs.is_empty() {
         skip::skipped("needs the program fuse-overlayfs");

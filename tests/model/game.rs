@@ -79,7 +79,9 @@ impl Game {
         if plain {
             kernel.stack.words = "index=off,userxattr,xino=off,volatile".into();
         } else if marks_are_files {
-            kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
+            kernel.stack.words = KERNEL_WORDS
+                .replace("redirect_dir=on", "redirect_dir=off")
+                .replace("metacopy=on", "metacopy=off");
         }
         // The others read their own marks alone, and a user's mount no trusted ones.
         let foreign = matches!(case.format, MarkFormat::Files | MarkFormat::FuseOverlayfs);

@@ -3,7 +3,9 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
+use super::run::MOUNTS;
 use super::support::skip;
 use super::{Settings, can_run, play};
 
@@ -38,6 +40,7 @@ fn they_take_turns_in_a_user_namespace() {
     if !can_run() || skip::in_user_namespace() || !skip::has_tool("unshare") {
         return;
     }
+    let _alone = MOUNTS.write().unwrap_or_else(PoisonError::into_inner);
     let own = std::env::current_exe().expect("a test has a path");
     let mut child = Command::new("unshare")
         .args(["--user", "--mount", "sh", "-c"])

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::case::Case;
 use super::game::Game;
@@ -62,6 +63,16 @@ pub struct Runner {
     /// Words for plyfs's `-o`, over its default ones.
     words: String,
     ending: Ending,
+    _mounts: RwLockReadGuard<'static, ()>,
+}
+
+/// Held for reading by whoever mounts, for writing by whoever copies all mounts into another
+/// namespace: there they would go on, and their uppers would be in use.
+pub static MOUNTS: RwLock<()> = RwLock::new(());
+
+/// The lock of those who mount.
+pub fn mounting() -> RwLockReadGuard<'static, ()> {
+    MOUNTS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is done with the uppers when a script is over.
@@ -111,6 +122,7 @@ impl Runner {
             subject,
             words: words.to_string(),
             ending: Ending::Interchange,
+            _mounts: mounting(),
         }
     }
 
