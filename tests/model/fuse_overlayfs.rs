@@ -19,7 +19,7 @@ use super::support::rng::Rng;
 use super::support::skip;
 use super::support::tree::{self, NodeView};
 use super::support::watchdog::Watchdog;
-use super::{Settings, can_run};
+use super::{Settings, can_run, namespace};
 
 /// Parts of lines in which what it shows is not what it wrote: its own reading changes access
 /// times, it counts links that are none, and passes over some that are.
@@ -59,13 +59,17 @@ fn judge(dir: &Path, program: &Path, seed: u64, ops: usize) -> Result<Outcome, V
     let mut rng = Rng::new(seed);
     let mut case: Case = generate::layers(&mut rng);
     case.upper.clear();
+    let mut own = MarkFormat::Overlay;
+    if skip::in_user_namespace() {
+        case = case.unprivileged();
+        own = MarkFormat::FuseOverlayfs;
+    }
     for layer in &mut case.lowers {
         layer.retain(|line| !line.starts_with("link "));
         layer.iter_mut().for_each(|line| *line = after_1970(line));
     }
-    let formats = (MarkFormat::Overlay, MarkFormat::Overlay);
     let subject = Subject::FuseOverlayfs;
-    let mut side = Side::prepare("fuse-overlayfs", subject, dir.to_owned(), &case, formats);
+    let mut side = Side::prepare("fuse-overlayfs", subject, dir.to_owned(), &case, (own, own));
     side.stack.program = program.to_owned();
     let watchdog = Watchdog::new(Duration::from_secs(60));
     side.mount(&watchdog)?;
@@ -198,4 +202,10 @@ fn uppers_of_fuse_overlayfs_are_read_as_it_wrote_them() {
         );
     }
     assert!(lines.is_empty(), "{}", lines.join("\n"));
+}
+
+/// Without privilege it marks otherwise.
+#[test]
+fn uppers_of_fuse_overlayfs_in_a_user_namespace_are_read() {
+    namespace::run_test("fuse_overlayfs::uppers_of_fuse_overlayfs_are_read_as_it_wrote_them");
 }

@@ -23,6 +23,7 @@ mod generate;
 mod intended;
 mod interchange;
 mod modes;
+mod namespace;
 mod regressions;
 mod run;
 mod script;
