@@ -27,6 +27,7 @@ mod namespace;
 mod regressions;
 mod run;
 mod script;
+mod settled;
 mod shrink;
 mod side;
 #[path = "../support/mod.rs"]

@@ -1,11 +1,5 @@
 //! The oracle over mounts with other options: the same scripts, judged the same.
 
-use std::process::Command;
-use std::time::Duration;
-
-use super::run::Ending;
-use super::support::mount::{plyfs_binary, run};
-use super::support::skip;
 use super::{Settings, can_run, play};
 
 /// Plays scripts with `words` in plyfs's `-o`.
@@ -32,31 +26,4 @@ fn redirects_and_index_in_user_xattrs_do_what_the_kernels_do() {
 #[test]
 fn plain_user_xattrs_are_the_kernels() {
     play_with("userxattr,redirect_dir=off,index=off,metacopy=off");
-}
-
-/// Scripts whose uppers are settled at the end; see `Game::settle`.
-fn settle_with(words: &str) {
-    if !can_run() {
-        return;
-    }
-    let mut help = Command::new(plyfs_binary());
-    help.arg("--help");
-    let verbs = run(&mut help, Duration::from_secs(10)).expect("plyfs runs");
-    if !String::from_utf8_lossy(&verbs.stdout).contains("settle") {
-        return skip::skipped("needs plyfs settle");
-    }
-    let mut settings = Settings::read(60, 200);
-    settings.words = words.into();
-    settings.ending = Ending::Settle;
-    play(&settings);
-}
-
-#[test]
-fn the_kernel_shows_a_settled_upper_without_any_feature() {
-    settle_with("");
-}
-
-#[test]
-fn the_kernel_shows_a_settled_upper_with_user_xattrs() {
-    settle_with("userxattr");
 }
