@@ -2,7 +2,7 @@
 //! side; every result and every whole tree must agree, but for the differences in `intended.rs`.
 //!
 //! Parameters, by environment:
-//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; in `modes.rs` 80, in `interchange.rs` 60)
+//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; in `modes.rs` 80, in `interchange.rs` and `settled.rs` 60)
 //! - `PLYFS_ORACLE_OPS`: operations in each (200)
 //! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
 //! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
