@@ -34,7 +34,7 @@ fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
         _ => return None,
     };
     let difference: i64 = text.get(1..)?.parse().ok()?;
-    u32::try_from(i64::from(base) + difference).ok()
+    u32::try_from(i64::from(base).checked_add(difference)?).ok()
 }
 
 /// The union's link count of the file `at`, whose own is `upper`; `None` where it is
@@ -99,6 +99,8 @@ mod tests {
             (b"U+1", Some(3)),
             (b"U-1", Some(1)),
             (b"U-9", None),
+            (b"U+9223372036854775807", None),
+            (b"L-9223372036854775808", None),
             (b"X+1", None),
             (b"", None),
             (b"U", None),

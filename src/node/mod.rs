@@ -237,6 +237,12 @@ impl Tree {
         self.ino_of(real)
     }
 
+    /// A number for what is shown as `name` in `dir`, where the one of its real file is
+    /// another's.
+    pub fn ino_apart(&self, dir: Ino, name: &[u8]) -> Ino {
+        self.inos.write().assign_apart(dir, name)
+    }
+
     /// Whether hard links of a lower layer, of type and mode `mode`, are several files
     /// here: where the index cannot hold them together a change through one name must not
     /// show through another, for it would be gone from there after a remount.

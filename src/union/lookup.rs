@@ -74,6 +74,17 @@ impl Seen {
     }
 }
 
+/// Whether `node`, known to be in the upper, may be the lower file that was seen at
+/// `place`: it was copied up there since, or by another of its names.
+fn copied_up(node: &Node, place: &Place) -> bool {
+    match place {
+        Place::Named(dir, name) => {
+            node.is_at(dir, name) || matches!(node.place(), Place::Indexed(_))
+        }
+        _ => true,
+    }
+}
+
 impl Union {
     /// Looks `name` up in directory `parent`; `None` where it is absent.
     ///
@@ -201,8 +212,9 @@ impl Union {
     }
 
     /// Interns a node, minding that an origin may be claimed by two upper files (a
-    /// broken hard link, or a copy made behind our back): the second goes by its own
-    /// number then.
+    /// broken hard link, or a copy made behind our back), or by one that never was the
+    /// lower file: whoever is met second goes by its own number then, or by that of its
+    /// name.
     fn intern_as(
         &self,
         ino: Ino,
@@ -213,7 +225,16 @@ impl Union {
         let kind = look.stat.mode & S_IFMT;
         let upper = stack.upper;
         let mut stack = Some(stack);
-        for ino in [ino, self.tree.ino_of_stat(&look.stat)] {
+        let apart = || match place() {
+            Place::Named(dir, name) => self.tree.ino_apart(dir.ino, &name),
+            _ => ino,
+        };
+        for choice in 0..3 {
+            let ino = match choice {
+                0 => ino,
+                1 => self.tree.ino_of_stat(&look.stat),
+                _ => apart(),
+            };
             let mut make = || {
                 let stack = stack.take().unwrap_or_else(|| Stack::upper_only(0));
                 Node::new(ino, kind, place(), stack)
@@ -229,7 +250,10 @@ impl Union {
                 wait_for_copyup(node.node());
                 known = node.node().stack();
             }
-            if node.node().kind != kind || upper.is_some() && known.upper != upper {
+            if node.node().kind != kind
+                || upper.is_some() && known.upper != upper
+                || upper.is_none() && known.upper.is_some() && !copied_up(node.node(), &place())
+            {
                 continue;
             }
             if node.node().is_removed() {
@@ -271,6 +295,9 @@ impl Union {
         };
         let upper = self.tree.upper_layer()?;
         let at = At::new(&*index, &index_name);
+        if !self.is_copy_of(at, &origin)? {
+            return Ok(None);
+        }
         let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
         let here = || DataBelow::File(real.clone(), name.clone());
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
@@ -294,6 +321,14 @@ impl Union {
         Ok(Some(entry))
     }
 
+    /// Whether the index entry `at` records that it was copied up from `origin`. A hard
+    /// link to anything else can be put there by whoever may write the work directory.
+    fn is_copy_of(&self, at: At<'_>, origin: &Origin) -> Result<bool> {
+        let keys = self.tree.upper_layer()?.keys();
+        let value = xattr::get_optional(at, keys.origin)?;
+        Ok(value.is_some_and(|value| value == origin.as_bytes()))
+    }
+
     /// The number of an upper file: that of its origin, so that it is the same before
     /// and after copy-up; its own where it has none.
     fn identity_of_upper(
@@ -304,7 +339,10 @@ impl Union {
         stat: &Stat,
     ) -> Result<Ino> {
         let own = self.tree.ino_of_stat(stat);
-        if !self.is_impure(dir)? {
+        // A file with other names goes by one number in all of their directories, though
+        // some are not marked: the kernel marks none in a user namespace after a remount.
+        let linked = stat.nlink > 1 && !stat.is_dir();
+        if !linked && !self.is_impure(dir)? {
             return Ok(own);
         }
         if let Some(adopted) = self.tree.adopted(stat.ino) {
@@ -314,7 +352,8 @@ impl Union {
         let fd = self.tree.upper_dir(dir)?;
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
-        if origin.is_some() && stat.nlink > 1 && !stat.is_dir() {
+        if origin.is_some() && linked {
+            dir.as_dir()?.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;
         }
         Ok(origin

@@ -1,6 +1,7 @@
 //! Taking names away.
 
 use super::Union;
+use super::dir::open_listing;
 use super::lookup::Seen;
 use crate::copyup::{self, Need, nlink};
 use crate::error::{Errno, Result, best_effort};
@@ -267,8 +268,7 @@ impl Union {
         let Some(Part::Upper(_, fd)) = parts.first() else {
             return Ok(true);
         };
-        let flags = fs::O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW;
-        let open = fs::open(At::new(&**fd, b"."), flags, 0)?;
+        let open = open_listing(fd)?;
         let mut empty = true;
         crate::sys::dir::for_each(&open, |_| {
             empty = false;
