@@ -13,11 +13,54 @@ use crate::node::door::Part;
 use crate::node::stack::{Lower, Stack};
 use crate::node::{Node, Place};
 use crate::sys::path::At;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How many redirects are followed one after the other: a stack needs no more than one
 /// for each of its layers, a hostile one would never end.
 const REDIRECTS_MAX: usize = 512;
+
+/// What a path leads to in the layers under one.
+type Known = RefCell<HashMap<(usize, Vec<Name>), Vec<Arc<RealDir>>>>;
+
+/// The redirects that were followed for one name.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    left: usize,
+    /// Where they led. Each component of a path may be redirected again, in each layer:
+    /// what is resolved anew each time never ends.
+    known: &'a Known,
+}
+
+impl<'a> Way<'a> {
+    /// Calls `walk` with a way on which nothing was followed yet.
+    pub fn begin<T>(walk: impl FnOnce(Way<'_>) -> T) -> T {
+        let known = Known::default();
+        walk(Way {
+            left: REDIRECTS_MAX,
+            known: &known,
+        })
+    }
+
+    /// The way beyond one more redirect.
+    ///
+    /// # Errors
+    /// ELOOP where there were too many.
+    pub fn on(self) -> Result<Way<'a>> {
+        let left = self.left.checked_sub(1).ok_or(Errno::ELOOP)?;
+        Ok(Way { left, ..self })
+    }
+
+    fn get(self, under: usize, path: &[Name]) -> Option<Vec<Arc<RealDir>>> {
+        self.known.borrow().get(&(under, path.to_vec())).cloned()
+    }
+
+    fn note(self, under: usize, path: &[Name], dirs: &[Arc<RealDir>]) {
+        let key = (under, path.to_vec());
+        self.known.borrow_mut().insert(key, dirs.to_vec());
+    }
+}
 
 impl Union {
     /// The merged directory that was seen at `name` in `parts` of `dir`: its topmost
@@ -33,7 +76,7 @@ impl Union {
         let top = *list.first().ok_or(Errno::EIO)?;
         let look = *seen.look(top)?;
         let upper = matches!(parts.get(top), Some(Part::Upper(..))).then_some(look.stat.ino);
-        let dirs = self.lower_dirs(dir, name, parts, seen, list, REDIRECTS_MAX)?;
+        let dirs = Way::begin(|way| self.lower_dirs(dir, name, parts, seen, list, way))?;
         let lower = if dirs.is_empty() {
             Lower::None
         } else {
@@ -54,7 +97,7 @@ impl Union {
         parts: &[Part],
         seen: &Seen,
         list: &[usize],
-        redirects_left: usize,
+        way: Way<'_>,
     ) -> Result<Vec<Arc<RealDir>>> {
         let mut dirs = Vec::new();
         for &i in list {
@@ -71,9 +114,8 @@ impl Union {
             };
             // Opaque or not, what has the plain name below does not count any more.
             if !self.is_opaque_child(part, name)? {
-                let left = redirects_left.checked_sub(1).ok_or(Errno::ELOOP)?;
                 let below = parts.get(i + 1..).unwrap_or_default();
-                dirs.extend(self.redirected(dir, part, below, redirect, left)?);
+                dirs.extend(self.redirected(dir, part, below, redirect, way.on()?)?);
             }
             break;
         }
@@ -115,18 +157,28 @@ impl Union {
         part: &Part,
         below: &[Part],
         redirect: Redirect,
-        redirects_left: usize,
+        way: Way<'_>,
     ) -> Result<Vec<Arc<RealDir>>> {
-        let Some((parts, name)) = self.lead(dir, part, below, redirect, redirects_left)? else {
+        let under = part.layer().index;
+        let path = match &redirect {
+            Redirect::Path(path) => Some(path.clone()),
+            Redirect::Beside(_) => None,
+        };
+        if let Some(dirs) = path.as_ref().and_then(|path| way.get(under, path)) {
+            return Ok(dirs);
+        }
+        let Some((parts, name)) = self.lead(dir, part, below, redirect, way)? else {
             return Ok(Vec::new());
         };
         let seen = self.see(dir, &parts, &name)?;
-        match &seen.resolution {
-            Resolution::Directory(list) => {
-                self.lower_dirs(dir, &name, &parts, &seen, list, redirects_left)
-            }
-            _ => Ok(Vec::new()),
+        let dirs = match &seen.resolution {
+            Resolution::Directory(list) => self.lower_dirs(dir, &name, &parts, &seen, list, way)?,
+            _ => Vec::new(),
+        };
+        if let Some(path) = path {
+            way.note(under, &path, &dirs);
         }
+        Ok(dirs)
     }
 
     /// Where `redirect`, found in `part`, leads: the parts of a directory, and a name in
@@ -137,7 +189,7 @@ impl Union {
         part: &Part,
         below: &[Part],
         redirect: Redirect,
-        redirects_left: usize,
+        way: Way<'_>,
     ) -> Result<Option<(Vec<Part>, Name)>> {
         let lowers = |dirs: &[Arc<RealDir>]| dirs.iter().cloned().map(Part::Lower).collect();
         let mut path = match redirect {
@@ -162,12 +214,19 @@ impl Union {
             .cloned()
             .collect();
         let mut parts: Vec<Part> = lowers(&roots);
-        for name in path {
-            let seen = self.see(dir, &parts, &name)?;
-            let Resolution::Directory(list) = &seen.resolution else {
-                return Ok(None);
+        for (i, name) in path.iter().enumerate() {
+            let so_far = path.get(..=i).unwrap_or_default();
+            let dirs = match way.get(under, so_far) {
+                Some(dirs) => dirs,
+                None => {
+                    let seen = self.see(dir, &parts, name)?;
+                    let Resolution::Directory(list) = &seen.resolution else {
+                        return Ok(None);
+                    };
+                    self.lower_dirs(dir, name, &parts, &seen, list, way)?
+                }
             };
-            let dirs = self.lower_dirs(dir, &name, &parts, &seen, list, redirects_left)?;
+            way.note(under, so_far, &dirs);
             parts = lowers(&dirs);
         }
         Ok(Some((parts, last)))

@@ -2,6 +2,7 @@
 //! redirect leads, or in a data-only layer.
 
 use super::Union;
+use super::merged::Way;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::RealDir;
 use crate::layer::redirect::Redirect;
@@ -13,9 +14,6 @@ use crate::node::stack::DataBelow;
 use crate::sys::fs::{self, Stat};
 use crate::sys::path::At;
 use std::sync::Arc;
-
-/// How many files in a row may refer to the next for their data.
-const CHAIN_MAX: usize = 512;
 
 type RealFile = (Arc<RealDir>, Name);
 
@@ -34,7 +32,7 @@ impl Union {
         if !self.is_metacopy(dir, name, part, stat)? {
             return Ok(None);
         }
-        let found = self.find_data(dir, name, parts, i, CHAIN_MAX)?;
+        let found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
         if found.is_none() {
             log::warn!(
                 "{}: the data of {:?} is in no layer below: it cannot be read",
@@ -66,15 +64,15 @@ impl Union {
         name: &Name,
         parts: &[Part],
         i: usize,
-        left: usize,
+        way: Way<'_>,
     ) -> Result<Option<RealFile>> {
-        let Some(left) = left.checked_sub(1) else {
+        let Ok(way) = way.on() else {
             return Ok(None);
         };
         let part = parts.get(i).ok_or(Errno::EIO)?;
         let below = parts.get(i + 1..).unwrap_or_default();
         let Some(redirect) = self.redirect_at(part, name)? else {
-            return self.data_at(dir, name, below, left);
+            return self.data_at(dir, name, below, way);
         };
         if !self.redirects.follows() {
             return Ok(None);
@@ -83,8 +81,8 @@ impl Union {
             Redirect::Path(path) => Some(path.clone()),
             Redirect::Beside(_) => None,
         };
-        let found = match self.lead(dir, part, below, redirect, left)? {
-            Some((below, name)) => self.data_at(dir, &name, &below, left)?,
+        let found = match self.lead(dir, part, below, redirect, way)? {
+            Some((below, name)) => self.data_at(dir, &name, &below, way)?,
             None => None,
         };
         match (found, absolute) {
@@ -99,7 +97,7 @@ impl Union {
         dir: &Node,
         name: &Name,
         parts: &[Part],
-        left: usize,
+        way: Way<'_>,
     ) -> Result<Option<RealFile>> {
         let seen = self.see(dir, parts, name)?;
         let Resolution::NonDirectory(i) = seen.resolution else {
@@ -111,7 +109,7 @@ impl Union {
             return Ok(None);
         }
         if self.is_metacopy(dir, name, part, &stat)? {
-            return self.find_data(dir, name, parts, i, left);
+            return self.find_data(dir, name, parts, i, way);
         }
         Ok(match part {
             Part::Lower(real) => Some((real.clone(), name.clone())),
