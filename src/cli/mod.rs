@@ -2,11 +2,11 @@
 
 pub mod args;
 pub mod changes;
-pub mod check;
 pub mod helper;
 pub mod logging;
 pub mod manual;
 pub mod mount;
+pub mod preflight;
 pub mod run;
 pub mod umount;
 

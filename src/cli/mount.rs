@@ -2,7 +2,7 @@
 
 use super::args::MountArgs;
 use super::{logging, say};
-use crate::cli::check::absolute;
+use crate::cli::preflight::absolute;
 use crate::config::file;
 use crate::config::options::split_words;
 use crate::config::plan::MountPlan;

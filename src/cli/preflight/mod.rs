@@ -111,8 +111,35 @@ impl Request {
     /// # Errors
     /// The first thing that stands against the mount.
     pub fn check(self) -> Result<MountPlan, MountError> {
+        if self.mount_point.is_none() {
+            return Err(MountError::new(
+                MOUNT_POINT,
+                "none given",
+                "name the directory where the union shall appear, last",
+            ));
+        }
         self.check_presence()?;
         let mount_point = self.check_mount_point()?;
+        self.check_layers(mount_point)
+    }
+
+    /// As [`Request::check`], for an upper that is not going to be mounted.
+    ///
+    /// # Errors
+    /// The first thing that stands against using the layers; where there is no upper.
+    pub fn check_unmounted(self) -> Result<MountPlan, MountError> {
+        if self.upper.is_none() {
+            return Err(MountError::new(
+                UPPER,
+                "none given",
+                "name it and its work directory: --upper DIR --work DIR, or -o upperdir=DIR,workdir=DIR",
+            ));
+        }
+        self.check_presence()?;
+        self.check_layers(None)
+    }
+
+    fn check_layers(self, mount_point: Option<Place>) -> Result<MountPlan, MountError> {
         let lowers = self
             .lowers
             .iter()
@@ -150,13 +177,6 @@ impl Request {
     }
 
     fn check_presence(&self) -> Result<(), MountError> {
-        if self.mount_point.is_none() {
-            return Err(MountError::new(
-                MOUNT_POINT,
-                "none given",
-                "name the directory where the union shall appear, last",
-            ));
-        }
         if self.lowers.is_empty() && (self.lowers_required || self.upper.is_none()) {
             return Err(MountError::new(
                 "layers",
