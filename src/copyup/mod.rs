@@ -125,9 +125,11 @@ impl Job<'_> {
         self.make(keep, origin.as_ref(), indexed.is_some())?;
         let at = At::new(self.scratch.dir(), &self.temp);
         let ino = fs::stat(at)?.ino;
+        self.tree
+            .adopt(ino, origin.is_none().then_some(self.node.ino));
         match place {
             Place::Named(parent, name) => {
-                self.publish(parent, name, indexed.as_deref(), origin.is_some())?;
+                self.publish(parent, name, indexed.as_deref())?;
             }
             Place::Gone => {
                 let held = fs::open(at, O_PATH | O_NOFOLLOW, 0)?;
@@ -145,14 +147,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The origin to record. A hard link that is not indexed gets none: its copy no
-    /// longer is the file that the other names show.
+    /// The origin to record. A hard link that is not indexed gets none: its copy is
+    /// no longer the file that the other names show.
     fn origin(&self) -> Option<Origin> {
         let look = &self.source.look;
         if look.covered {
             return None;
         }
-        if !look.stat.is_dir() && look.stat.nlink > 1 && self.scratch.index().is_none() {
+        let mode = look.stat.mode;
+        let parted = look.stat.nlink > 1 && self.tree.parts_links(mode);
+        if parted || !self.upper.records_identity(mode) {
             return None;
         }
         best_effort(
@@ -164,7 +168,7 @@ impl Job<'_> {
     /// The index entry of a hard link.
     fn index_name(&self, origin: Option<&Origin>) -> Option<Vec<u8>> {
         let stat = &self.source.look.stat;
-        let wanted = !stat.is_dir() && stat.nlink > 1 && self.scratch.index().is_some();
+        let wanted = !stat.is_dir() && stat.nlink > 1 && self.tree.is_indexed(stat.mode);
         origin.filter(|_| wanted).map(Origin::index_name)
     }
 
@@ -221,17 +225,9 @@ impl Job<'_> {
 
     /// Gives the temporary its name, and puts the parent's times back: to the user
     /// nothing has happened there.
-    fn publish(
-        &self,
-        parent: &Node,
-        name: &Name,
-        indexed: Option<&[u8]>,
-        has_origin: bool,
-    ) -> Result<()> {
+    fn publish(&self, parent: &Node, name: &Name, indexed: Option<&[u8]>) -> Result<()> {
         let dir = self.tree.upper_dir(parent)?;
-        if has_origin {
-            mark_impure(self.tree, parent, &dir)?;
-        }
+        mark_impure(self.tree, parent, &dir)?;
         let before = fs::stat(At::fd(&*dir))?;
         let temp = At::new(self.scratch.dir(), &self.temp);
         let to = At::new(&*dir, name);

@@ -9,7 +9,7 @@
 
 use super::Layer;
 use crate::error::SysError;
-use crate::sys::fs;
+use crate::sys::fs::{self, S_IFDIR, S_IFMT, S_IFREG};
 use crate::sys::path::At;
 use std::ffi::CStr;
 
@@ -112,6 +112,12 @@ const USER: IdentityKeys = IdentityKeys {
 };
 
 impl Layer {
+    /// Whether this upper can keep those of a file of type and mode `mode`: `user.` xattrs
+    /// are for regular files and directories alone (xattr(7)).
+    pub fn records_identity(&self, mode: u32) -> bool {
+        self.caps.trusted || self.caps.user_xattrs && matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
+    }
+
     /// The identity xattrs in the namespace that this upper is written in.
     pub fn identity_keys(&self) -> &'static IdentityKeys {
         if self.caps.trusted { &TRUSTED } else { &USER }

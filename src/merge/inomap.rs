@@ -5,6 +5,8 @@
 //! |  device  |          inode number on that device       |   device 0 to 253
 //! |   254    |  numbers 0 and 1, and those over 56 bits,  |
 //! |          |  in the order in which they were met       |
+//! |   255    |  a hash of directory and name, where one   |
+//! |          |  real file is shown as several             |
 //! ```
 //!
 //! Device 0 is the upper's filesystem (the top lower's in a read-only union), so
@@ -12,6 +14,8 @@
 //! overlayfs does. Number 1 is kept for the root of the FUSE mount.
 
 use std::collections::HashMap;
+use std::collections::hash_map::{DefaultHasher, Entry};
+use std::hash::{Hash, Hasher};
 
 /// A file as the kernel identifies it: device and inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,12 +35,14 @@ pub const ROOT: Ino = 1;
 const DEVICE_SHIFT: u32 = 56;
 const LOW_MASK: u64 = (1 << DEVICE_SHIFT) - 1;
 const IRREGULAR: u64 = 254;
+const APART: u64 = 255;
 
 /// The one-to-one map.
 #[derive(Debug, Default)]
 pub struct InoMap {
     devices: HashMap<u64, u64>,
     irregular: HashMap<RealId, Ino>,
+    apart: HashMap<Ino, (Ino, Box<[u8]>)>,
 }
 
 impl InoMap {
@@ -60,6 +66,28 @@ impl InoMap {
         }
         let next = IRREGULAR << DEVICE_SHIFT | self.irregular.len() as u64;
         *self.irregular.entry(id).or_insert(next)
+    }
+
+    /// The number of what `name` in directory `dir` shows, where it may not share the one
+    /// of its real file: other names of that file are other files in the union. The same
+    /// at every mount, but for collisions.
+    pub fn assign_apart(&mut self, dir: Ino, name: &[u8]) -> Ino {
+        let mut hasher = DefaultHasher::new();
+        (dir, name).hash(&mut hasher);
+        let mut low = hasher.finish() & LOW_MASK;
+        loop {
+            let ino = APART << DEVICE_SHIFT | low;
+            match self.apart.entry(ino) {
+                Entry::Occupied(known) if *known.get().1 == *name && known.get().0 == dir => {
+                    return ino;
+                }
+                Entry::Occupied(_) => low = (low + 1) & LOW_MASK,
+                Entry::Vacant(free) => {
+                    free.insert((dir, name.into()));
+                    return ino;
+                }
+            }
+        }
     }
 
     fn is_regular(device: u64, ino: u64) -> bool {
@@ -90,6 +118,21 @@ mod tests {
         for (id, given) in all {
             assert_eq!(map.get(id), Some(given));
             assert_eq!(map.assign(id), given);
+        }
+    }
+
+    #[test]
+    fn names_that_are_kept_apart_have_numbers_of_their_own() {
+        let (mut map, mut again) = (InoMap::default(), InoMap::default());
+        let mut seen = HashSet::new();
+        for dir in 1..100 {
+            for name in [&b"a"[..], b"b", b"ab", b""] {
+                let ino = map.assign_apart(dir, name);
+                assert!(seen.insert(ino));
+                assert_eq!(ino >> DEVICE_SHIFT, APART);
+                assert_eq!(map.assign_apart(dir, name), ino);
+                assert_eq!(again.assign_apart(dir, name), ino);
+            }
         }
     }
 

@@ -13,11 +13,12 @@ use crate::layer::dirfds::RealDir;
 use crate::merge::inomap::{Ino, InoMap, ROOT, RealId};
 use crate::merge::listing::CookieKey;
 use crate::merge::name::Name;
-use crate::sys::fs::{S_IFDIR, S_IFREG, Stat};
+use crate::sys::fs::{S_IFDIR, S_IFMT, S_IFREG, Stat};
 use dir::DirPart;
 use handles::FileFds;
 use parking_lot::{Mutex, RwLock};
 use stack::{Lower, Stack};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -163,6 +164,9 @@ pub struct Tree {
     /// Reading a file of the upper updates its access time.
     pub atime: bool,
     inos: RwLock<InoMap>,
+    /// The numbers of upper files that keep the one they had in a lower layer though
+    /// nothing on disk says so, by their inode in the upper.
+    adopted: RwLock<HashMap<u64, Ino>>,
     /// Nodes whose last name is gone and whose upper part is kept open.
     held: AtomicUsize,
 }
@@ -202,6 +206,7 @@ impl Tree {
             root,
             atime,
             inos: RwLock::new(inos),
+            adopted: RwLock::default(),
             held: AtomicUsize::new(0),
         })
     }
@@ -220,6 +225,51 @@ impl Tree {
             dev: stat.dev,
             ino: stat.ino,
         })
+    }
+
+    /// The number of the lower file `real` seen as `name` in `dir`, of type and mode
+    /// `mode` and with `links` names there.
+    pub fn ino_of_lower(&self, real: RealId, dir: Ino, name: &[u8], mode: u32, links: u32) -> Ino {
+        if links > 1 && self.parts_links(mode) {
+            return self.inos.write().assign_apart(dir, name);
+        }
+        self.ino_of(real)
+    }
+
+    /// Whether hard links of a lower layer, of type and mode `mode`, are several files
+    /// here: where the index cannot hold them together a change through one name must not
+    /// show through another, for it would be gone from there after a remount.
+    pub fn parts_links(&self, mode: u32) -> bool {
+        mode & S_IFMT != S_IFDIR && self.layers.upper.is_some() && !self.is_indexed(mode)
+    }
+
+    /// Whether copied-up hard links of this type are kept in the index.
+    pub fn is_indexed(&self, mode: u32) -> bool {
+        self.index_dir().is_ok()
+            && self
+                .layers
+                .upper
+                .as_ref()
+                .is_some_and(|upper| upper.records_identity(mode))
+    }
+
+    /// Notes which number the upper's inode `upper` goes by, if not by its own or by
+    /// that of its origin.
+    pub fn adopt(&self, upper: u64, ino: Option<Ino>) {
+        match ino {
+            Some(ino) => {
+                self.adopted.write().insert(upper, ino);
+            }
+            None if self.adopted.read().is_empty() => {}
+            None => {
+                self.adopted.write().remove(&upper);
+            }
+        }
+    }
+
+    /// What [`Tree::adopt`] noted.
+    pub fn adopted(&self, upper: u64) -> Option<Ino> {
+        self.adopted.read().get(&upper).copied()
     }
 
     /// The node that the kernel calls `ino`.

@@ -91,12 +91,6 @@ impl Union {
         }
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
-        if let New::Node(mode, (0, 0)) = new
-            && mode & S_IFMT == S_IFCHR
-        {
-            // It would be a whiteout.
-            return Err(Errno::EPERM);
-        }
         self.ensure(&dir, Keep::All)?;
         let mut names = dir.as_dir()?.names.write();
         self.check_absent(&dir, &names, &name)?;
@@ -109,6 +103,7 @@ impl Union {
         };
         let stat = fs::stat(at)?;
         let ino = self.tree.ino_of_stat(&stat);
+        self.tree.adopt(stat.ino, None);
         let place = Place::Named(dir.clone(), name.clone());
         let (node, made) = self.tree.intern(ino, || {
             let node = Node::new(ino, stat.format(), place, Stack::upper_only(stat.ino));

@@ -190,7 +190,8 @@ impl Union {
                     return Ok(());
                 }
             }
-            let ino = if tells.true_for(kind) {
+            let mode = u32::from(kind) << 12;
+            let ino = if tells.true_for(kind) && (layer.is_upper || !self.tree.parts_links(mode)) {
                 self.tree.ino_of(RealId {
                     dev: layer.dev,
                     ino: entry.ino,

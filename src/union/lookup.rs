@@ -15,7 +15,7 @@ use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
-use crate::sys::fs::{self, S_IFMT, Stat};
+use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::sync::Arc;
@@ -184,9 +184,17 @@ impl Union {
             }
             Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
+        let stat = &top.stat;
         let ino = match stack.upper {
-            Some(_) => self.identity_of_upper(dir, name, parts, &top.stat)?,
-            None => self.tree.ino_of_stat(&top.stat),
+            Some(_) => self.identity_of_upper(dir, name, parts, stat)?,
+            None => {
+                let real = RealId {
+                    dev: stat.dev,
+                    ino: stat.ino,
+                };
+                self.tree
+                    .ino_of_lower(real, dir.ino, name, stat.mode, stat.nlink)
+            }
         };
         self.intern_as(ino, place, stack, &top).map(Some)
     }
@@ -284,6 +292,9 @@ impl Union {
         if !self.is_impure(dir)? {
             return Ok(own);
         }
+        if let Some(adopted) = self.tree.adopted(stat.ino) {
+            return Ok(adopted);
+        }
         let keys = self.tree.upper_layer()?.identity_keys();
         let fd = self.tree.upper_dir(dir)?;
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
@@ -333,7 +344,12 @@ impl Union {
         if let Some(known) = part.impure.get() {
             return Ok(known);
         }
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let upper = self.tree.upper_layer()?;
+        if !upper.records_identity(S_IFDIR) {
+            // Not to be read anywhere, and so not to be told from the others.
+            return Ok(true);
+        }
+        let keys = upper.identity_keys();
         let fd = self.tree.upper_dir(dir)?;
         let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
         part.impure.learn(yes);

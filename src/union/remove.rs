@@ -128,7 +128,7 @@ impl Union {
         !node.is_dir()
             && !seen.is_in_first()
             && seen.lower_links().is_some_and(|links| links > 1)
-            && self.tree.index_dir().is_ok()
+            && self.tree.is_indexed(node.kind)
     }
 
     /// Gives `name` the upper entry that [`Union::must_alias`] asks for.

@@ -5,6 +5,7 @@ mod directories;
 mod fixtures;
 mod full;
 mod hostile;
+mod links;
 mod names;
 mod recreate;
 mod stacks;
