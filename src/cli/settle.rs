@@ -79,8 +79,14 @@ impl Line {
 
 /// What was done, in a few words.
 fn summary(tally: &Tally) -> String {
+    let escaped = match tally.escaped {
+        0 => String::new(),
+        n => format!(
+            "; overlayfs shows {n} of users' xattrs as they are stored, under a longer name"
+        ),
+    };
     if tally.is_nothing() {
-        return "was settled already".into();
+        return format!("was settled already{escaped}");
     }
     let count = |n: u64, one: &str, many: &str| match n {
         0 => None,
@@ -101,7 +107,7 @@ fn summary(tally: &Tally) -> String {
         count(tally.dropped, "mark dropped", "marks dropped"),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
-    format!("settled: {}", parts.join(", "))
+    format!("settled: {}{escaped}", parts.join(", "))
 }
 
 /// Bytes for people.

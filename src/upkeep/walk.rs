@@ -180,11 +180,23 @@ pub struct Mark {
 /// # Errors
 /// listxattr's, but that the filesystem has none.
 pub fn marks(at: At<'_>) -> Result<Vec<Mark>> {
-    let list = match xattr::list(at) {
-        Err(e) if matches!(e.errno, Errno::EOPNOTSUPP | Errno::ENOENT) => Vec::new(),
-        other => other?,
-    };
-    let own = private::names(&list).filter_map(|name| {
+    Ok(own_of(&attributes(at)?))
+}
+
+/// The names of all attributes of the file at `at`.
+///
+/// # Errors
+/// listxattr's, but that the filesystem has none.
+pub fn attributes(at: At<'_>) -> Result<Vec<u8>> {
+    match xattr::list(at) {
+        Err(e) if matches!(e.errno, Errno::EOPNOTSUPP | Errno::ENOENT) => Ok(Vec::new()),
+        other => Ok(other?),
+    }
+}
+
+/// Those in `list` that are ours.
+pub fn own_of(list: &[u8]) -> Vec<Mark> {
+    let own = private::names(list).filter_map(|name| {
         let (space, word) = private::split_own(name)?;
         Some(Mark {
             space,
@@ -192,7 +204,21 @@ pub fn marks(at: At<'_>) -> Result<Vec<Mark>> {
             key: CString::new(name).ok()?,
         })
     });
-    Ok(own.collect())
+    own.collect()
+}
+
+/// How many in `list` are users' own that are kept under another name, because their
+/// name begins as a mark's, while overlayfs, whose marks are in `space`, would not
+/// do so.
+pub fn escaped_of(list: &[u8], space: Space) -> u64 {
+    let here: &[u8] = match space {
+        Space::Trusted => b"trusted.overlay.",
+        Space::User | Space::FuseOverlayfs => b"user.overlay.",
+    };
+    let escaped = private::names(list).filter(|name| {
+        !name.starts_with(here) && private::to_user(name).is_some_and(|shown| shown != *name)
+    });
+    escaped.count() as u64
 }
 
 /// The namespace that the marks of this upper are believed in.

@@ -123,7 +123,8 @@ impl Kind {
             ),
             Kind::Impure => (
                 "impure",
-                "an entry in it has an origin, so listings tell another inode number than stat",
+                "an entry in it has an origin, so that overlayfs lists it with another inode number than \
+                 stat tells",
                 "--repair sets it",
             ),
             Kind::Metacopy => (

@@ -26,6 +26,17 @@ pub(super) fn own<'m>(marks: &'m [Mark], upper: &Layer, word: &[u8]) -> Option<&
     marks.iter().find(|m| m.space == space && m.word == word)
 }
 
+/// Whether overlayfs shows `entry`, which has an origin, with that one's inode number: it
+/// does so for merged directories, and for files unless they have other links.
+fn keeps_number(dir: &Dir<'_>, entry: &Entry) -> Result<bool, MountError> {
+    if !entry.stat.is_dir() {
+        return Ok(entry.stat.nlink == 1);
+    }
+    let inner = dir.union.upper_child(&dir.node, &entry.name);
+    let inner = inner.map_err(|e| trouble(dir.shown_entry(&entry.name), e))?;
+    Ok(inner.stack().is_merged())
+}
+
 impl Checker {
     /// One entry of a directory; what is in a directory comes with its own visit.
     pub(super) fn entry(&mut self, dir: &Dir<'_>, entry: &Entry) -> Result<Seen, MountError> {
@@ -45,7 +56,7 @@ impl Checker {
         let marks = walk::marks(at).map_err(|e| trouble(dir.shown_entry(name), e))?;
         let origin = own(&marks, &dir.upper, b"origin");
         let seen = Seen {
-            origin: origin.is_some(),
+            origin: origin.is_some() && keeps_number(dir, entry)?,
             xattr_whiteout: self.xattr_whiteout(dir, entry, &marks)?,
         };
         if entry.stat.is_dir() || seen.xattr_whiteout {

@@ -164,7 +164,9 @@ impl Here<'_, '_> {
 
     /// Removes every mark from the file at `at` that a settled upper does not keep.
     fn strip(&mut self, at: At<'_>, path: Shown) -> Result<(), MountError> {
-        for mark in walk::marks(at).map_err(|e| trouble(&path, e))? {
+        let list = walk::attributes(at).map_err(|e| trouble(&path, e))?;
+        self.job.tally.escaped += walk::escaped_of(&list, self.space);
+        for mark in walk::own_of(&list) {
             let ours = mark.space == self.space;
             if ours && is_kept(&mark.word) {
                 continue;

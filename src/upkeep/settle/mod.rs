@@ -49,6 +49,9 @@ pub struct Tally {
     pub converted: u64,
     /// Marks that were dropped.
     pub dropped: u64,
+    /// Users' attributes that overlayfs is going to show under another name, since plyfs
+    /// keeps more names than overlayfs to itself.
+    pub escaped: u64,
 }
 
 impl Tally {
@@ -57,6 +60,7 @@ impl Tally {
         *self
             == Tally {
                 names: self.names,
+                escaped: self.escaped,
                 ..Tally::default()
             }
     }
