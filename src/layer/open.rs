@@ -2,7 +2,7 @@
 
 use super::dirfds::DirFds;
 use super::marks::Known;
-use super::scratch::{MOUNT_PATIENCE, Scratch, lock_patiently};
+use super::scratch::{MOUNT_PATIENCE, SETTLING, Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
 use crate::config::plan::{MountPlan, UpperPlan};
 use crate::error::{Errno, MountError, SysError, best_effort};
@@ -203,6 +203,13 @@ fn enter_upper(
 fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), MountError> {
     let path = &paths.upper;
     let rooms = enter_upper(plan, paths, MOUNT_PATIENCE)?;
+    if fs::stat(At::new(&rooms.work, SETTLING)).is_ok() {
+        return Err(MountError::new(
+            path.display(),
+            "plyfs settle was interrupted while it moved the marks to the other namespace",
+            "run it again",
+        ));
+    }
     let scratch = Scratch::open(rooms.work, &paths.work, plan.index)?;
     let caps = probe::upper(plan, &rooms.upper, &scratch).map_err(|e| {
         MountError::new(

@@ -5,6 +5,7 @@
 //! WORK/            locked with flock(2) while mounted
 //! WORK/work/       temporaries, named #1, #2, …; emptied at every start
 //! WORK/index/      copied-up hard links, by their origin (overlayfs.rst, "Index")
+//! WORK/settling    while `plyfs settle` moves the marks to the other namespace
 //! ```
 
 use crate::error::{Errno, MountError, SysError, best_effort};
@@ -19,6 +20,10 @@ use std::time::{Duration, Instant};
 
 const TEMPORARIES: &[u8] = b"work";
 const INDEX: &[u8] = b"index";
+
+/// In the work directory, where a settle that moves the marks to the other namespace notes
+/// that all of them are there, and is about to drop the old ones.
+pub const SETTLING: &[u8] = b"settling";
 
 /// How long a new mount waits for the daemon of the last one to let go.
 pub const MOUNT_PATIENCE: Duration = Duration::from_secs(10);

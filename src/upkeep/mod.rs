@@ -12,10 +12,6 @@ use crate::error::{Errno, MountError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// In the work directory, where a settle that moves the marks to the other namespace notes
-/// that all of them are there, and is about to drop the old ones.
-const SETTLING: &[u8] = b"settling";
-
 /// A real file that is named in a message: printable, whatever its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown(String);

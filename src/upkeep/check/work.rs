@@ -2,10 +2,10 @@
 
 use super::{Checker, Kind, Work, in_work};
 use crate::error::{Errno, MountError};
-use crate::layer::scratch::remove_tree;
+use crate::layer::scratch::{SETTLING, remove_tree};
 use crate::sys::fs;
 use crate::sys::path::At;
-use crate::upkeep::{SETTLING, trouble, walk};
+use crate::upkeep::{trouble, walk};
 
 const TEMPORARIES: &[u8] = b"work";
 /// Where overlayfs notes what other mounts must know of.

@@ -2,7 +2,8 @@
 //! them do, whatever their options: plain copies, devices 0:0, `overlay.opaque`.
 //!
 //! It goes in steps, each of which leaves the view as it is, so that it may be killed at
-//! any point and run again:
+//! any point and run again. (Two things may then be seen for the while: the times of the
+//! directory that was just worked on, and a link count with one too many.)
 //!
 //! 1. [`whole`]: what overlayfs would merge otherwise than the union does (redirected
 //!    directories above all) is copied up, all that is below it too, and made opaque

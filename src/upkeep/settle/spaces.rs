@@ -9,6 +9,7 @@ use super::{Job, sync};
 use crate::config::plan::{MountPlan, XattrSpace};
 use crate::error::{Errno, MountError};
 use crate::layer::private::Space;
+use crate::layer::scratch::SETTLING;
 use crate::sys::creds;
 use crate::sys::fs::{self, O_CREAT, O_NOFOLLOW, O_RDONLY, O_WRONLY};
 use crate::sys::io;
@@ -16,7 +17,7 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use crate::union::Union;
 use crate::upkeep::walk::{self, Dir, Mark};
-use crate::upkeep::{SETTLING, Shown, trouble};
+use crate::upkeep::{Shown, trouble};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
