@@ -109,8 +109,11 @@ pub struct SettleArgs {
     #[command(flatten)]
     pub layers: LayerArgs,
     /// Put the marks into user.overlay xattrs, for mounts with -o userxattr in a user namespace
-    #[arg(long)]
+    #[arg(long, conflicts_with = "trusted")]
     pub userxattr: bool,
+    /// Put the marks into trusted.overlay xattrs, for mounts by root
+    #[arg(long)]
+    pub trusted: bool,
     /// Say nothing on success
     #[arg(short, long)]
     pub quiet: bool,

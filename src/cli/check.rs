@@ -1,6 +1,7 @@
 //! `plyfs check`: is an upper sound?
 
 use super::args::CheckArgs;
+use super::preflight::Nesting;
 use super::{logging, mount, say};
 use crate::config::plan::MountPlan;
 use crate::error::{MountError, best_effort};
@@ -41,7 +42,7 @@ fn look(args: CheckArgs) -> Result<(MountPlan, Report), MountError> {
     logging::start(None, request.debug)?;
     // Who only looks need not be allowed to write.
     request.flags.read_only = !args.repair;
-    let plan = request.check_unmounted()?;
+    let plan = request.check_unmounted(Nesting::Allowed)?;
     let report = check(&plan, args.repair)?;
     Ok((plan, report))
 }

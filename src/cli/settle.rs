@@ -1,9 +1,10 @@
 //! `plyfs settle`: an upper becomes one that every overlayfs reads.
 
 use super::args::SettleArgs;
+use super::preflight::Nesting;
 use super::{logging, mount};
 use crate::error::{MountError, best_effort};
-use crate::upkeep::settle::{Tally, settle};
+use crate::upkeep::settle::{Tally, Target, settle};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,9 +20,14 @@ pub fn run(args: SettleArgs) -> Result<ExitCode, MountError> {
     let mut request = mount::request(args.layers)?;
     logging::start(None, request.debug)?;
     request.flags.read_only = false;
-    let plan = request.check_unmounted()?;
+    let plan = request.check_unmounted(Nesting::Refused)?;
     let mut line = Line::new(args.quiet);
-    let done = settle(&plan, args.userxattr, &mut |tally| line.show(tally));
+    let target = match (args.trusted, args.userxattr) {
+        (true, _) => Target::Trusted,
+        (false, true) => Target::User,
+        (false, false) => Target::AsMounted,
+    };
+    let done = settle(&plan, target, &mut |tally| line.show(tally));
     line.clear();
     let tally = done?;
     if !args.quiet {

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod settle;
 pub mod walk;
+mod written;
 
 use crate::error::{Errno, MountError};
 use std::fmt;

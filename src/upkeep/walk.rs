@@ -164,6 +164,27 @@ pub fn names(fd: &OwnedFd) -> Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Shows `act` every file of the upper with its marks.
+///
+/// # Errors
+/// Where something cannot be read, or whatever `act` answers.
+pub fn each_file(
+    union: &Union,
+    mut act: impl FnMut((At<'_>, Shown), Vec<Mark>) -> std::result::Result<(), MountError>,
+) -> std::result::Result<(), MountError> {
+    walk(union, |dir| {
+        let mut file = |at: At<'_>, path: Shown| {
+            let marks = marks(at).map_err(|e| trouble(&path, e))?;
+            act((at, path), marks)
+        };
+        file(dir.itself(), dir.shown())?;
+        for entry in dir.entries.iter().filter(|e| !e.stat.is_dir()) {
+            file(dir.at(&entry.name), dir.shown_entry(&entry.name))?;
+        }
+        Ok(())
+    })
+}
+
 /// One of our attributes on a file.
 #[derive(Clone, Debug)]
 pub struct Mark {

@@ -220,12 +220,26 @@ fn an_upper_of_the_other_kind_of_mount_is_not_stripped_of_its_marks() {
     );
     let lines = tree::differences(("before", &before), ("after", &tree::read(&lab.upper("a"))));
     assert!(lines.is_empty(), "{}", lines.join("\n"));
+    let out = verb(&stack, "check", &[]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = crate::stdout(&out);
+    assert!(
+        said.contains("u-a: its only mark is in user.overlay: "),
+        "{said}"
+    );
     settle(&stack.clone().words("userxattr"), &[]);
     let opaque = sys::lgetxattr(
         lab.upper("a").join("d").as_os_str().as_bytes(),
         "user.overlay.opaque",
     );
     assert_eq!(opaque.as_deref(), Ok(&b"y"[..]));
+    // And it can be moved.
+    settle(&stack, &["--trusted"]);
+    let path = lab.upper("a").join("d");
+    let keys = sys::llistxattr(path.as_os_str().as_bytes()).expect("it has xattrs");
+    assert_eq!(keys, [b"trusted.overlay.opaque"]);
+    let said = settle(&stack, &["--trusted"]);
+    assert!(said.ends_with("was settled already\n"), "{said}");
 }
 
 #[test]
@@ -268,8 +282,7 @@ fn an_ordinary_users_settled_upper_is_the_kernels_in_a_user_namespace() {
     }
     std::fs::copy(plyfs_binary(), stage.join("plyfs")).expect("the program can be copied");
     sys::lchown(stage.as_os_str().as_bytes(), 1, 1).expect("chown");
-    let changes = crate::CHANGES.replace("fresh\n", "fresh\n");
-    std::fs::write(stage.join("changes"), changes).expect("a script");
+    std::fs::write(stage.join("changes"), crate::CHANGES).expect("a script");
     let script = r#"
         mkdir -p low/d/sub/deep low/e low/moved/in low/gone up work mnt k
         echo z > low/d/sub/deep/z; echo a > low/d/a; echo b > low/d/b; ln low/d/b low/d/h; ln low/d/b low/other

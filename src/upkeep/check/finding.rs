@@ -44,6 +44,8 @@ pub enum Kind {
     IndexCount,
     /// A link count of a file that is not in the index.
     StrayCount,
+    /// All marks are in the namespace that is not believed.
+    OtherMount,
     /// A mark in a namespace that is not believed.
     Unbelieved,
     /// A mark of fuse-overlayfs's own.
@@ -164,11 +166,17 @@ impl Kind {
                 "the file is not in the index, so st_nlink is wrong",
                 "--repair removes it",
             ),
+            Kind::OtherMount => (
+                "other-mount",
+                "this kind of mount does not believe marks in that namespace, so nothing else was \
+                 looked at",
+                "give the options that the upper is mounted with: -o userxattr if plyfs run or a \
+                 mount without root made it",
+            ),
             Kind::Unbelieved => (
                 "unbelieved",
                 "this kind of mount does not believe marks in that namespace",
-                "if the upper was made by a mount without root or with userxattr, check it as its \
-                 owner or with -o userxattr; else plyfs settle drops it",
+                "plyfs settle drops it",
             ),
             Kind::FuseOverlayfs => (
                 "fuse-overlayfs",

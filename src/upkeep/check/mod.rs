@@ -12,6 +12,7 @@ mod work;
 pub use finding::{Finding, Kind};
 
 use super::walk::{self, Dir};
+use super::written::Written;
 use super::{Shown, trouble};
 use crate::config::plan::MountPlan;
 use crate::error::{Errno, MountError};
@@ -60,6 +61,12 @@ pub fn check(plan: &MountPlan, repair: bool) -> Result<Report, MountError> {
         redirects: plan.redirects,
     };
     checker.work(&work)?;
+    if let Some((_, said)) = Written::count(&union)?.elsewhere(&union)? {
+        let upper = plan.upper.as_ref().map(|paths| paths.upper.clone());
+        let path = Shown::new(&upper.unwrap_or_default(), b"");
+        checker.find(path, Kind::OtherMount, said);
+        return Ok(checker.report);
+    }
     let index = work.open(b"index")?;
     if let Some(dir) = &index {
         checker.load_index(&union, dir, &work)?;

@@ -25,6 +25,7 @@ mod spaces;
 mod tour;
 mod whole;
 
+use super::written::Written;
 use super::{Shown, trouble};
 use crate::config::plan::{MountPlan, XattrSpace};
 use crate::error::{Errno, MountError};
@@ -67,16 +68,38 @@ impl Tally {
     }
 }
 
+/// The namespace that the marks are in afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// That in which a mount of the plan believes them.
+    #[default]
+    AsMounted,
+    /// `trusted.overlay`, for mounts by root.
+    Trusted,
+    /// `user.overlay`, for mounts in a user namespace.
+    User,
+}
+
+impl Target {
+    fn space(self, mounted: Space) -> Space {
+        match self {
+            Target::AsMounted => mounted,
+            Target::Trusted => Space::Trusted,
+            Target::User => Space::User,
+        }
+    }
+}
+
 /// Settles the upper of `plan`. Its marks are read in the namespace that a mount would
-/// believe, and are in `user.overlay` afterwards if `to_user`. `watch` is told of every
-/// step.
+/// believe, or, if `target` names one, in the only one that has any. `watch` is told of
+/// every step.
 ///
 /// # Errors
 /// One line that names the path, the cause and the remedy; what was done up to there
 /// stays, and the view is the same.
 pub fn settle(
     plan: &MountPlan,
-    to_user: bool,
+    target: Target,
     watch: &mut dyn FnMut(&Tally),
 ) -> Result<Tally, MountError> {
     let mut plan = plan.clone();
@@ -89,16 +112,11 @@ pub fn settle(
     if spaces::finish(&plan, &mut job)? {
         return Ok(job.tally);
     }
-    let written = spaces::written(&plan)?;
-    if to_user && written.user > 0 && written.trusted == 0 {
-        plan.xattrs = XattrSpace::User;
-    }
-    written.refuse_other(&plan)?;
+    choose_space(&mut plan, target)?;
     {
         let union = Union::open(&plan)?;
         let space = space_of(&union);
-        let target = if to_user { Space::User } else { space };
-        whole::make(&union, space, target, &mut job)?;
+        whole::make(&union, space, target.space(space), &mut job)?;
         links::give_names(&union, &mut job)?;
         sync(&union)?;
     }
@@ -106,10 +124,40 @@ pub fn settle(
     links::drop_index(&union, &work, &plan, &mut job)?;
     marks::convert(&union, &work, &mut job)?;
     sync(&union)?;
-    if to_user && space_of(&union) != Space::User {
-        spaces::change(&union, &work, &plan, Space::User, &mut job)?;
+    let space = space_of(&union);
+    if target.space(space) != space {
+        spaces::change(&union, &work, &plan, target.space(space), &mut job)?;
     }
     Ok(job.tally)
+}
+
+/// Reads the marks where they are, if the target says where they shall be; otherwise an
+/// upper whose marks are all where this mount believes none was made by another kind of
+/// mount, and would lose them all.
+fn choose_space(plan: &mut MountPlan, target: Target) -> Result<(), MountError> {
+    let (union, _work) = Union::inspect(plan)?;
+    let written = Written::count(&union)?;
+    if target != Target::AsMounted {
+        plan.xattrs = match written.only() {
+            Some(Space::User) => XattrSpace::User,
+            Some(_) => XattrSpace::Auto,
+            None => plan.xattrs,
+        };
+        return Ok(());
+    }
+    let Some((space, said)) = written.elsewhere(&union)? else {
+        return Ok(());
+    };
+    let remedy = match space {
+        Space::Trusted => "leave userxattr out, or move them with --userxattr",
+        Space::User | Space::FuseOverlayfs => "add -o userxattr, or move them with --trusted",
+    };
+    let upper = plan.upper.as_ref().map(|paths| paths.upper.clone());
+    Err(MountError::new(
+        Shown::new(&upper.unwrap_or_default(), b""),
+        format_args!("{said}, which this kind of mount does not believe"),
+        remedy,
+    ))
 }
 
 /// One settling.

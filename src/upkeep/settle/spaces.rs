@@ -6,92 +6,19 @@
 //! on, the new ones are, and whoever finds the note goes on from there.
 
 use super::{Job, sync};
-use crate::config::plan::{MountPlan, XattrSpace};
+use crate::config::plan::MountPlan;
 use crate::error::{Errno, MountError};
 use crate::layer::private::Space;
 use crate::layer::scratch::SETTLING;
-use crate::sys::creds;
 use crate::sys::fs::{self, O_CREAT, O_NOFOLLOW, O_RDONLY, O_WRONLY};
 use crate::sys::io;
 use crate::sys::path::At;
 use crate::sys::xattr;
 use crate::union::Union;
-use crate::upkeep::walk::{self, Dir, Mark};
+use crate::upkeep::walk::each_file;
 use crate::upkeep::{Shown, trouble};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-
-/// How many marks there are in each namespace.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) trusted: u64,
-    pub(super) user: u64,
-}
-
-/// Counts the marks of the upper.
-pub(super) fn written(plan: &MountPlan) -> Result<Written, MountError> {
-    let (union, _work) = Union::inspect(plan)?;
-    let mut written = Written::default();
-    each(&union, |_, _, marks| {
-        for mark in marks {
-            match mark.space {
-                Space::Trusted => written.trusted += 1,
-                Space::User => written.user += 1,
-                Space::FuseOverlayfs => {}
-            }
-        }
-        Ok(())
-    })?;
-    Ok(written)
-}
-
-impl Written {
-    /// An upper whose marks are all in the namespace that is not believed was made by
-    /// another kind of mount: all of them would be dropped.
-    pub(super) fn refuse_other(&self, plan: &MountPlan) -> Result<(), MountError> {
-        let trusted = plan.xattrs == XattrSpace::Auto && creds::is_system_admin();
-        let (ours, others) = if trusted {
-            (self.trusted, self.user)
-        } else {
-            (self.user, self.trusted)
-        };
-        if ours > 0 || others == 0 {
-            return Ok(());
-        }
-        let upper = plan.upper.as_ref().map(|paths| paths.upper.clone());
-        let (space, remedy) = if trusted {
-            ("user", "add -o userxattr")
-        } else {
-            ("trusted", "leave userxattr out")
-        };
-        Err(MountError::new(
-            Shown::new(&upper.unwrap_or_default(), b""),
-            format_args!(
-                "all of its {others} marks are in {space}.overlay, which this kind of mount does \
-                 not believe"
-            ),
-            format_args!("{remedy}, or remove them if they should not count"),
-        ))
-    }
-}
-
-/// Shows `act` every file of the upper with its marks.
-fn each(
-    union: &Union,
-    mut act: impl FnMut(&Dir<'_>, (At<'_>, Shown), Vec<Mark>) -> Result<(), MountError>,
-) -> Result<(), MountError> {
-    walk::walk(union, |dir| {
-        let mut file = |at: At<'_>, path: Shown| {
-            let marks = walk::marks(at).map_err(|e| trouble(&path, e))?;
-            act(dir, (at, path), marks)
-        };
-        file(dir.itself(), dir.shown())?;
-        for entry in dir.entries.iter().filter(|e| !e.stat.is_dir()) {
-            file(dir.at(&entry.name), dir.shown_entry(&entry.name))?;
-        }
-        Ok(())
-    })
-}
 
 /// Moves the marks of a settled upper to the namespace `to`.
 pub(super) fn change(
@@ -101,7 +28,7 @@ pub(super) fn change(
     to: Space,
     job: &mut Job<'_>,
 ) -> Result<(), MountError> {
-    each(union, |_, (at, path), marks| {
+    each_file(union, |(at, path), marks| {
         job.step();
         for mark in marks.iter().filter(|m| m.space != to) {
             let value = xattr::get(at, &mark.key).map_err(|e| trouble(&path, e))?;
@@ -157,7 +84,7 @@ fn drop_others(
     to: Space,
     job: &mut Job<'_>,
 ) -> Result<(), MountError> {
-    each(union, |_, (at, path), marks| {
+    each_file(union, |(at, path), marks| {
         job.step();
         for mark in marks.iter().filter(|m| m.space != to) {
             let removed = xattr::remove(at, &mark.key);
