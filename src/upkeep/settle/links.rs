@@ -46,6 +46,10 @@ impl Guide for Names<'_> {
         Ok(())
     }
 
+    fn may_miss(&self, _above: &()) -> bool {
+        true
+    }
+
     fn leaf(&mut self, _own: &(), ino: Ino, name: &[u8], kind: u8) -> Result<()> {
         if kind == DT_UNKNOWN {
             return Ok(());

@@ -34,6 +34,9 @@ pub(super) trait Guide {
         above: Option<(&Self::Own, Ino, &[u8])>,
         ino: Ino,
     ) -> std::result::Result<Self::Own, Trouble>;
+    /// Whether a directory in that one may be passed over if it is not for us to read: in
+    /// the union it is not, either.
+    fn may_miss(&self, above: &Self::Own) -> bool;
     /// A name in the directory `ino` that is no directory.
     fn leaf(&mut self, own: &Self::Own, ino: Ino, name: &[u8], kind: u8) -> Result<()>;
     /// All that is in the directory was visited.
@@ -94,7 +97,13 @@ pub(super) fn tour<G: Guide>(
         let above = Some((&here.own, here.ino, &*name));
         let next = stop(union, guide, above, place);
         tally(job, guide);
-        way.push(next.map_err(|e| failed(&path, e))?);
+        match next {
+            Ok(next) => way.push(next),
+            Err(Trouble::Failed(Errno::EACCES)) if guide.may_miss(&here.own) => {
+                log::warn!("{}: may not be read: passed over", Shown::new(&root, &path));
+            }
+            Err(e) => return Err(failed(&path, e)),
+        }
     }
     tally(job, guide);
     Ok(())

@@ -99,6 +99,10 @@ impl Guide for Whole<'_> {
         Ok(Own { shown, whole })
     }
 
+    fn may_miss(&self, above: &Own) -> bool {
+        !above.whole
+    }
+
     fn leaf(&mut self, own: &Own, ino: Ino, name: &[u8], kind: u8) -> Result<()> {
         let wanted = own.whole
             || kind == DT_REG
