@@ -5,14 +5,14 @@
 //! any point and run again. (Two things may then be seen for the while: the times of the
 //! directory that was just worked on, and a link count with one too many.)
 //!
-//! 1. [`whole`]: what overlayfs would merge otherwise than the union does (redirected
+//! 1. `whole`: what overlayfs would merge otherwise than the union does (redirected
 //!    directories above all) is copied up, all that is below it too, and made opaque
 //!    then. Copies of attributes alone get their data.
-//! 2. [`links`]: every name of a hard link that was copied up gets a link in the upper;
+//! 2. `links`: every name of a hard link that was copied up gets a link in the upper;
 //!    then the index is not needed any more, and goes.
-//! 3. [`marks`]: the marks of each directory are turned into devices and xattrs, each
+//! 3. `marks`: the marks of each directory are turned into devices and xattrs, each
 //!    before the old one goes, and what is needless is dropped.
-//! 4. [`spaces`]: if the marks are to be in the other namespace, all are written there,
+//! 4. `spaces`: if the marks are to be in the other namespace, all are written there,
 //!    that is noted, and the old ones go.
 //!
 //! The first two are done through the union as it would be mounted, the others on the
