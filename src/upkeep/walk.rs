@@ -6,7 +6,7 @@ use crate::layer::Layer;
 use crate::layer::marks::is_mark_name;
 use crate::layer::private::{self, Space};
 use crate::merge::name::Name;
-use crate::node::Node;
+use crate::node::{Node, Place};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, SetTime, Stat};
 use crate::sys::path::At;
@@ -119,8 +119,20 @@ pub fn walk(
                 Err(e) => return Err(trouble(Shown::new(&upper.path, &inner), e)),
             }
         }
+        let_go(dir.node);
     }
     Ok(())
+}
+
+/// Drops `node`, and the ancestors that only it kept, one after the other: the drop of the
+/// last of a deep tree would run out of stack.
+fn let_go(mut node: Arc<Node>) {
+    while Arc::strong_count(&node) == 1 {
+        let Place::Named(parent, _) = node.place() else {
+            return;
+        };
+        node = parent;
+    }
 }
 
 fn read<'u>(union: &'u Union, upper: &Arc<Layer>, node: Arc<Node>, path: &[u8]) -> Result<Dir<'u>> {

@@ -296,6 +296,8 @@ fn an_ordinary_users_settled_upper_is_the_kernels_in_a_user_namespace() {
         (cd mnt; sh -e ../changes)
         show mnt > before
         ./plyfs umount mnt
+        # Some origins are elsewhere by now, which only root can follow.
+        ./plyfs check --lower low --upper up --work work | grep -q 'up: sound (.*; of 2 origins only root'
         ./plyfs settle --lower low --upper up --work work
         mount -t overlay overlay -o userxattr,lowerdir=low,upperdir=up,workdir=work k
         show k > after
