@@ -50,7 +50,13 @@ impl Guide for Names<'_> {
         true
     }
 
-    fn leaf(&mut self, _own: &(), ino: Ino, name: &[u8], kind: u8) -> Result<()> {
+    fn leaf(
+        &mut self,
+        _own: &(),
+        ino: Ino,
+        name: &[u8],
+        kind: u8,
+    ) -> std::result::Result<(), Trouble> {
         if kind == DT_UNKNOWN {
             return Ok(());
         }

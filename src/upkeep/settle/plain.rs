@@ -94,15 +94,21 @@ impl Plain<'_> {
         Ok(mark.map(|name| format!("the mark {name}")))
     }
 
-    /// Whether the file `name` of a directory that shows `dirs` has its data elsewhere.
-    pub(super) fn lacks_data(&self, dirs: &[Arc<RealDir>], name: &[u8]) -> Result<bool> {
+    /// Whether the file `name` of a directory that shows `dirs` has its data elsewhere, to
+    /// whoever reads marks in `spaces`.
+    pub(super) fn lacks_data(
+        &self,
+        dirs: &[Arc<RealDir>],
+        name: &[u8],
+        spaces: &[Space],
+    ) -> Result<bool> {
         for dir in dirs
             .iter()
             .filter(|dir| !dir.covered && !self.is_lowest(dir))
         {
             let fd = self.tree.layers.fds.lower(dir)?;
-            for space in [Space::Trusted, Space::User] {
-                if get(At::new(&*fd, name), keys(space).metacopy)?.is_some() {
+            for space in spaces {
+                if get(At::new(&*fd, name), keys(*space).metacopy)?.is_some() {
                     return Ok(true);
                 }
             }

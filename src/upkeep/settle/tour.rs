@@ -38,7 +38,13 @@ pub(super) trait Guide {
     /// the union it is not, either.
     fn may_miss(&self, above: &Self::Own) -> bool;
     /// A name in the directory `ino` that is no directory.
-    fn leaf(&mut self, own: &Self::Own, ino: Ino, name: &[u8], kind: u8) -> Result<()>;
+    fn leaf(
+        &mut self,
+        own: &Self::Own,
+        ino: Ino,
+        name: &[u8],
+        kind: u8,
+    ) -> std::result::Result<(), Trouble>;
     /// All that is in the directory was visited.
     fn leave(&mut self, own: &Self::Own, ino: Ino) -> Result<()>;
 }
@@ -86,7 +92,7 @@ pub(super) fn tour<G: Guide>(
         if kind != DT_DIR {
             let done = guide.leaf(&here.own, here.ino, &name, kind);
             tally(job, guide);
-            done.map_err(|e| failed(&path, e.into()))?;
+            done.map_err(|e| failed(&path, e))?;
             continue;
         }
         let entry = union.lookup(here.ino, &name);

@@ -103,16 +103,27 @@ impl Guide for Whole<'_> {
         !above.whole
     }
 
-    fn leaf(&mut self, own: &Own, ino: Ino, name: &[u8], kind: u8) -> Result<()> {
-        let wanted = own.whole
-            || kind == DT_REG
-                && (self.plain.lacks_data(&own.shown, name)? || self.lacks_data(ino, name)?);
-        if !wanted {
+    fn leaf(
+        &mut self,
+        own: &Own,
+        ino: Ino,
+        name: &[u8],
+        kind: u8,
+    ) -> std::result::Result<(), Trouble> {
+        let lacks_data = kind == DT_REG && self.lacks_data(own, ino, name)?;
+        if !own.whole && !lacks_data {
             return Ok(());
         }
-        let lacked = self.lacks_data(ino, name)?;
-        let new = self.union.bring_up(ino, name)?;
-        if new || lacked {
+        let new = match self.union.bring_up(ino, name) {
+            Err(Errno::EIO) if lacks_data => {
+                return Err(Trouble::Said(
+                    "no layer below has the file that its data are in".into(),
+                    "name the lower layers that the upper was made with",
+                ));
+            }
+            other => other?,
+        };
+        if new || lacks_data {
             let entry = self.union.lookup(ino, name)?.ok_or(Errno::ENOENT)?;
             let stat = &entry.attr.stat;
             self.tally.files += 1;
@@ -149,13 +160,16 @@ impl Whole<'_> {
         Ok(None)
     }
 
-    /// Whether the upper's file `name` in directory `ino` has its data below.
-    fn lacks_data(&self, ino: Ino, name: &[u8]) -> Result<bool> {
-        let Some(fd) = self.union.upper_part(ino)? else {
-            return Ok(false);
-        };
-        let at = At::new(&*fd, name);
-        let is_file = fs::stat(at).is_ok_and(|stat| stat.is_file());
-        Ok(is_file && get(at, keys(self.space).metacopy)?.is_some())
+    /// Whether the file `name` in directory `ino` is one that has its data elsewhere, as
+    /// the union or a plain overlayfs reads it.
+    fn lacks_data(&self, own: &Own, ino: Ino, name: &[u8]) -> Result<bool> {
+        if let Some(fd) = self.union.upper_part(ino)? {
+            let at = At::new(&*fd, name);
+            if fs::stat(at).is_ok() {
+                return Ok(get(at, keys(self.space).metacopy)?.is_some());
+            }
+        }
+        let spaces = [self.space, self.plain.space];
+        self.plain.lacks_data(&own.shown, name, &spaces)
     }
 }
