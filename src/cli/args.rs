@@ -57,7 +57,7 @@ pub struct LayerArgs {
     /// A lower layer; may be repeated, topmost first
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub lower: Vec<PathBuf>,
-    /// The upper layer, which takes all changes; without it the union is read-only
+    /// The upper layer, which takes all changes; a union without one is read-only
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upper: Option<PathBuf>,
     /// The upper's scratch directory, on the same filesystem
