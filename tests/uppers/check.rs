@@ -24,6 +24,29 @@ fn what_plyfs_leaves_is_sound_and_checking_changes_nothing() {
     }
 }
 
+#[test]
+fn what_the_kernel_leaves_is_sound() {
+    let Some(lab) = Lab::new() else { return };
+    if !skip::has_filesystem("overlay") {
+        return;
+    }
+    lab.layer("l", MarkFormat::Overlay, crate::LOWER);
+    for (name, words) in [
+        ("plain", crate::PLAINEST),
+        ("all", "redirect_dir=on,metacopy=on,index=on,xino=off"),
+        (
+            "nfs",
+            "redirect_dir=nofollow,metacopy=off,nfs_export=on,index=on",
+        ),
+    ] {
+        let stack = lab.stack(name, &[lab.path("l")]);
+        let mounted = lab.mount_kernel(name, &stack.clone().words(words));
+        shell(mounted.path(), crate::CHANGES);
+        mounted.unmount().expect("it unmounts");
+        assert_sound(&stack);
+    }
+}
+
 /// How something goes wrong, as a snippet with the upper as `$U` and the work directory as
 /// `$W`; the word for it; where it is; and whether it can be mended.
 const WRONG: &[(&str, &str, &str, bool)] = &[

@@ -342,6 +342,31 @@ fn users_own_xattrs_that_look_like_marks_stay_and_are_told_of() {
 }
 
 #[test]
+fn the_kernels_own_uppers_are_settled() {
+    let Some(lab) = Lab::new() else { return };
+    if !skip::has_filesystem("overlay") {
+        return;
+    }
+    lab.layer("l", MarkFormat::Overlay, crate::LOWER);
+    for (name, words) in [
+        ("all", "redirect_dir=on,metacopy=off,index=on,xino=off"),
+        (
+            "nfs",
+            "redirect_dir=nofollow,metacopy=off,nfs_export=on,index=on",
+        ),
+    ] {
+        let stack = lab.stack(name, &[lab.path("l")]);
+        let mounted = lab.mount_kernel(name, &stack.clone().words(words));
+        shell(mounted.path(), crate::CHANGES);
+        let wanted = view(mounted.path());
+        mounted.unmount().expect("it unmounts");
+        settle(&stack, &[]);
+        kernel_shows(&lab, name, &stack, &wanted);
+        assert!(!lab.path(&format!("w-{name}/index")).exists());
+    }
+}
+
+#[test]
 fn fuse_overlayfss_upper_is_settled() {
     if !skip::has_tool("fuse-overlayfs") {
         return;

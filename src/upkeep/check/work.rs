@@ -38,6 +38,10 @@ impl Checker {
                 }
                 continue;
             }
+            // The kernel leaves one that it links its whiteouts to.
+            if fs::stat(At::new(&dir, &name)).is_ok_and(|stat| stat.is_whiteout_device()) {
+                continue;
+            }
             let remove = ("removed", || remove_tree(&dir, &name));
             let path = shown(&[TEMPORARIES, &name]);
             self.find_and(path, Kind::Temporary, "orphaned temporary", remove)?;
