@@ -150,7 +150,14 @@ mod tests {
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["plyfs.1", "plyfs-mount.1", "plyfs-umount.1", "plyfs-run.1"]
+            [
+                "plyfs.1",
+                "plyfs-mount.1",
+                "plyfs-umount.1",
+                "plyfs-run.1",
+                "plyfs-check.1",
+                "plyfs-settle.1"
+            ]
         );
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {

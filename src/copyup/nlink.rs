@@ -26,7 +26,8 @@ fn encode(base: Base, links: u32) -> String {
     format!("{letter}{:+}", i64::from(links) - i64::from(own))
 }
 
-fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
+/// The link count that `value` says, `upper` and `lower` being the own counts of the two files.
+pub fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
     let text = std::str::from_utf8(value).ok()?;
     let base = match text.get(..1)? {
         "U" => upper,

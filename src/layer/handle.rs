@@ -47,6 +47,25 @@ impl Origin {
         &self.0
     }
 
+    /// The file handle, as name_to_handle_at(2) gave it.
+    pub fn handle(&self) -> fs::FileHandle {
+        fs::FileHandle {
+            kind: self.0.get(4).copied().unwrap_or_default(),
+            bytes: self.0.get(HEAD..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The origin whose index entry is called `name`.
+    pub fn from_index_name(name: &[u8]) -> Option<Origin> {
+        let digits = std::str::from_utf8(name).ok()?;
+        let bytes = name
+            .chunks(2)
+            .enumerate()
+            .map(|(i, _)| u8::from_str_radix(digits.get(i * 2..i * 2 + 2)?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?;
+        Origin::from_disk(bytes)
+    }
+
     /// The name of its index entry.
     pub fn index_name(&self) -> Vec<u8> {
         self.0
@@ -102,6 +121,11 @@ mod tests {
         assert_eq!(origin.inode(0xef53), Some(1337));
         assert_eq!(origin.index_name().len(), 58);
         assert!(origin.index_name().starts_with(b"00fb1d0001"));
+        let again = Origin::from_index_name(&origin.index_name());
+        assert_eq!(again, Some(origin.clone()));
+        for bad in [&b""[..], b"00fb", b"x", b"00fb1d000", b"\xff\xff"] {
+            assert_eq!(Origin::from_index_name(bad), None);
+        }
         for cut in 0..bytes.len() {
             assert_eq!(Origin::from_disk(bytes[..cut].to_vec()), None);
         }

@@ -5,6 +5,7 @@ mod attr;
 mod create;
 mod dir;
 mod file;
+mod inspect;
 mod lookup;
 mod merged;
 mod metacopy;
@@ -17,6 +18,7 @@ pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
 pub use file::Writer;
+pub(crate) use inspect::Below;
 pub use lookup::Entry;
 
 use crate::config::plan::{MountPlan, Redirects};
@@ -52,24 +54,29 @@ impl Union {
     /// One line that names the path, the cause and the remedy.
     pub fn open(plan: &MountPlan) -> std::result::Result<Union, MountError> {
         let layers = open_layers(plan)?;
-        let mark_files = layers.top().is_some_and(|layer| layer.caps.reads_files);
         let limit = creds::raise_file_limit().unwrap_or(1024);
         let file_fds = (limit / FILE_FD_SHARE).min(FILE_FDS_MAX) as usize;
-        let tree = Tree::new(layers, file_fds, plan.flags.atime).map_err(|e| {
+        Union::over(Tree::new(layers, file_fds, plan.flags.atime), plan)
+    }
+
+    /// The union over the layers of `plan`, opened.
+    fn over(tree: Result<Tree>, plan: &MountPlan) -> std::result::Result<Union, MountError> {
+        let tree = tree.map_err(|e| {
             MountError::new(
                 plan.mount_point.display(),
                 format_args!("the layers cannot be shown: {e}"),
                 "name at least one readable layer",
             )
         })?;
+        let top = tree.layers.top();
         Ok(Union {
+            mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             tree,
             settings: Settings {
                 volatile: plan.volatile,
                 owners: OwnerMap::new(plan.owners),
                 metacopy: plan.metacopy,
             },
-            mark_files,
             redirects: plan.redirects,
         })
     }

@@ -105,14 +105,55 @@ pub fn writable(place: &Place) -> Result<(), MountError> {
     })
 }
 
+/// Whether an upper may lie in a lower layer: that of `plyfs run` may, and can be looked at
+/// afterwards, but not mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nesting {
+    /// It may not.
+    Refused,
+    /// It may.
+    Allowed,
+}
+
 impl Request {
     /// Checks the request against the filesystem, and settles what was left open.
     ///
     /// # Errors
     /// The first thing that stands against the mount.
     pub fn check(self) -> Result<MountPlan, MountError> {
+        if self.mount_point.is_none() {
+            return Err(MountError::new(
+                MOUNT_POINT,
+                "none given",
+                "name the directory where the union shall appear, last",
+            ));
+        }
         self.check_presence()?;
         let mount_point = self.check_mount_point()?;
+        self.check_layers(mount_point, Nesting::Refused)
+    }
+
+    /// As [`Request::check`], for an upper that is not going to be mounted.
+    ///
+    /// # Errors
+    /// The first thing that stands against using the layers; where there is no upper.
+    pub fn check_unmounted(self, nesting: Nesting) -> Result<MountPlan, MountError> {
+        if self.upper.is_none() {
+            return Err(MountError::new(
+                UPPER,
+                "none given",
+                "name it and its work directory: --upper DIR --work DIR, or -o upperdir=DIR,workdir=DIR",
+            ));
+        }
+        self.check_presence()?;
+        self.check_layers(None, nesting)
+    }
+
+    fn check_layers(
+        self,
+        mount_point: Option<Place>,
+        nesting: Nesting,
+    ) -> Result<MountPlan, MountError> {
         let lowers = self
             .lowers
             .iter()
@@ -123,7 +164,7 @@ impl Request {
             })
             .collect::<Result<Vec<_>, MountError>>()?;
         overlap::no_layer_twice(&lowers)?;
-        let upper = self.check_upper(&lowers, mount_point.as_ref())?;
+        let upper = self.check_upper(&lowers, mount_point.as_ref(), nesting)?;
         let (uid, _) = effective_ids();
         let mut flags = self.flags;
         if !flags.allow_root {
@@ -150,13 +191,6 @@ impl Request {
     }
 
     fn check_presence(&self) -> Result<(), MountError> {
-        if self.mount_point.is_none() {
-            return Err(MountError::new(
-                MOUNT_POINT,
-                "none given",
-                "name the directory where the union shall appear, last",
-            ));
-        }
         if self.lowers.is_empty() && (self.lowers_required || self.upper.is_none()) {
             return Err(MountError::new(
                 "layers",
@@ -210,6 +244,7 @@ impl Request {
         &self,
         lowers: &[Place],
         mount_point: Option<&Place>,
+        nesting: Nesting,
     ) -> Result<Option<UpperPlan>, MountError> {
         let (Some(upper), Some(work)) = (&self.upper, &self.work) else {
             return Ok(None);
@@ -218,7 +253,7 @@ impl Request {
         let work = directory(WORK, work)?;
         overlap::upper_and_work_apart(&upper, &work)?;
         overlap::same_mount(&upper, &work)?;
-        for lower in lowers {
+        for lower in lowers.iter().filter(|_| nesting == Nesting::Refused) {
             overlap::apart_from_lower(&upper, lower)?;
             overlap::apart_from_lower(&work, lower)?;
         }
