@@ -139,7 +139,11 @@ fn make_absolute(request: &mut Request) -> Result<(), MountError> {
         &mut request.upper,
         &mut request.work,
     ];
-    let paths = named.into_iter().flatten().chain(&mut request.lowers);
+    let paths = named
+        .into_iter()
+        .flatten()
+        .chain(&mut request.lowers)
+        .chain(&mut request.data_only);
     for path in paths {
         if path.is_relative() && !is_unnamed(path) {
             *path = absolute(path)?;

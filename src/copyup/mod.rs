@@ -8,6 +8,7 @@ pub mod publish;
 
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::handle::Origin;
+use crate::layer::keys::Keys;
 use crate::layer::scratch::Scratch;
 use crate::layer::{Layer, Look};
 use crate::merge::name::Name;
@@ -156,13 +157,12 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
 
 impl Job<'_> {
     fn run(&self, place: &Place) -> Result<()> {
-        let origin = self.origin();
+        let origin = self.origin()?;
         let indexed = self.index_name(origin.as_ref());
-        self.make(origin.as_ref(), indexed.is_some())?;
+        let recorded = self.make(origin.as_ref(), indexed.is_some())?;
         let at = At::new(self.scratch.dir(), &self.temp);
         let ino = fs::stat(at)?.ino;
-        self.tree
-            .adopt(ino, origin.is_none().then_some(self.node.ino));
+        self.tree.adopt(ino, (!recorded).then_some(self.node.ino));
         match place {
             Place::Named(parent, name) => {
                 self.publish(parent, name, indexed.as_deref())?;
@@ -185,20 +185,17 @@ impl Job<'_> {
 
     /// The origin to record. A hard link that is not indexed gets none: its copy is
     /// no longer the file that the other names show.
-    fn origin(&self) -> Option<Origin> {
+    fn origin(&self) -> Result<Option<Origin>> {
         let look = &self.source.look;
         if look.covered {
-            return None;
+            return Ok(None);
         }
         let mode = look.stat.mode;
         let parted = look.stat.nlink > 1 && self.tree.parts_links(mode);
         if parted || !self.upper.records_identity(mode) {
-            return None;
+            return Ok(None);
         }
-        best_effort(
-            "take the origin's handle",
-            Origin::of(&self.source.layer, self.source.door.at()),
-        )
+        Ok(Origin::of(&self.source.layer, self.source.door.at())?)
     }
 
     /// The index entry of a hard link.
@@ -208,13 +205,14 @@ impl Job<'_> {
         origin.filter(|_| wanted).map(Origin::index_name)
     }
 
-    /// Makes the whole file under its temporary name.
-    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<()> {
+    /// Makes the whole file under its temporary name; whether its origin is recorded.
+    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<bool> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
+        let mut data = None;
         match stat.mode & S_IFMT {
-            S_IFREG => self.make_file(at)?,
+            S_IFREG => data = self.make_file(at)?,
             S_IFDIR => fs::mkdir(at, 0o700)?,
             S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
             kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
@@ -229,26 +227,43 @@ impl Job<'_> {
             &self.settings.owners,
             self.source.look.covered,
         )?;
+        let mut recorded = origin.is_some();
         if let Some(origin) = origin {
             let keys = self.upper.keys();
             let set = crate::sys::xattr::set(at, keys.origin, origin.as_bytes(), 0);
-            best_effort("record the origin", set);
+            match set {
+                // No such xattr on this kind of file: its number is kept in memory.
+                Err(e) if matches!(e.errno, Errno::EOPNOTSUPP | Errno::EPERM) && !indexed => {
+                    recorded = false;
+                }
+                other => other?,
+            }
             if indexed {
                 let links = stat.nlink;
                 nlink::write(keys, at, nlink::Base::Lower(links), links)?;
             }
         }
         meta::copy_times(stat, at)?;
-        Ok(())
+        // Last, for what a filesystem has logged of a file it may show under its new name:
+        // btrfs would after a power cut, with the mode that the temporary began with.
+        if let Some(file) = data
+            && !self.settings.volatile
+        {
+            io::sync(&file, false)?;
+        }
+        Ok(recorded)
     }
 
-    fn make_file(&self, at: At<'_>) -> Result<()> {
+    /// Makes a regular file with as much of the data as is needed; the new file, if any
+    /// was copied.
+    fn make_file(&self, at: At<'_>) -> Result<Option<OwnedFd>> {
         let stat = &self.source.look.stat;
         let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
         let len = match self.need {
             Need::Meta => {
                 self.upper.mark_metacopy(At::fd(&to))?;
-                return Ok(io::truncate(&to, stat.size)?);
+                io::truncate(&to, stat.size)?;
+                return Ok(None);
             }
             Need::All => stat.size,
             Need::Bytes(n) => n.min(stat.size),
@@ -268,10 +283,7 @@ impl Job<'_> {
                 data::copy(&self.source.layer, &from, &to, stat, len)?;
             }
         }
-        if !self.settings.volatile && len > 0 {
-            io::sync(&to, false)?;
-        }
-        Ok(())
+        Ok((len > 0).then_some(to))
     }
 
     /// Gives the temporary its name, and puts the parent's times back: to the user
@@ -288,13 +300,13 @@ impl Job<'_> {
                 let index = self.tree.index_dir()?;
                 let entry = At::new(&*index, index_name);
                 publish::publish(temp, entry)?;
-                if let Err(e) = fs::link(entry, to) {
+                let keys = self.upper.keys();
+                let links = self.source.look.stat.nlink;
+                let linked = link_counted(keys, entry, to, links, None);
+                if let Err(e) = linked {
                     best_effort("take the index entry back", fs::unlink(entry));
                     return Err(e.errno);
                 }
-                let keys = self.upper.keys();
-                let base = nlink::Base::Upper(fs::stat(entry)?.nlink);
-                nlink::write(keys, entry, base, self.source.look.stat.nlink)?;
             }
         }
         best_effort(
@@ -361,16 +373,35 @@ pub fn ensure_alias(
     // The link changes the upper's count but not the union's, so for the while the
     // count is kept relative to the lower's, which stays what it is.
     nlink::write(keys, entry, nlink::Base::Lower(lower_links), links)?;
-    fs::link(entry, to)?;
-    nlink::write(
-        keys,
-        entry,
-        nlink::Base::Upper(fs::stat(entry)?.nlink),
-        links,
-    )?;
+    link_counted(keys, entry, to, links, Some(own))?;
     best_effort(
         "restore the parent's times",
         meta::copy_times(&before, At::fd(&*dir)),
     );
     Ok(())
+}
+
+/// Gives the index entry, whose count is relative to the lower file, the name `to`, and
+/// makes the count of `links` relative to the upper file again; or else changes nothing,
+/// where the upper file's own count was `own` before.
+fn link_counted(
+    keys: &Keys,
+    entry: At<'_>,
+    to: At<'_>,
+    links: u32,
+    own: Option<u32>,
+) -> std::result::Result<(), SysError> {
+    let count = |own| nlink::write(keys, entry, nlink::Base::Upper(own), links);
+    let take_back = |e| {
+        if let Some(own) = own {
+            best_effort("take a count of links back", count(own));
+        }
+        e
+    };
+    fs::link(entry, to).map_err(take_back)?;
+    let counted = fs::stat(entry).and_then(|stat| count(stat.nlink));
+    counted.map_err(|e| {
+        best_effort("take a link back", fs::unlink(to));
+        take_back(e)
+    })
 }

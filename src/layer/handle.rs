@@ -8,7 +8,7 @@
 //! ```
 
 use super::Layer;
-use crate::error::SysError;
+use crate::error::{Errno, SysError};
 use crate::sys::fs;
 use crate::sys::path::At;
 
@@ -22,17 +22,28 @@ const FLAGS: u8 = if cfg!(target_endian = "big") { 1 } else { 0 };
 pub struct Origin(Vec<u8>);
 
 impl Origin {
-    /// The origin that a copy of the file at `at` in `layer` carries.
+    /// The origin that a copy of the file at `at` in `layer` carries; `None` where its
+    /// filesystem has no handles, or we may not ask.
     ///
     /// # Errors
-    /// name_to_handle_at's: not every filesystem has handles.
-    pub fn of(layer: &Layer, at: At<'_>) -> Result<Origin, SysError> {
-        let handle = fs::file_handle(at)?;
+    /// name_to_handle_at's.
+    pub fn of(layer: &Layer, at: At<'_>) -> Result<Option<Origin>, SysError> {
+        let handle = match fs::file_handle(at) {
+            Err(e)
+                if matches!(
+                    e.errno,
+                    Errno::EOPNOTSUPP | Errno::EOVERFLOW | Errno::EPERM | Errno::ENOSYS
+                ) =>
+            {
+                return Ok(None);
+            }
+            other => other?,
+        };
         let length = (HEAD + handle.bytes.len()) as u8;
         let mut out = vec![0, MAGIC, length, FLAGS, handle.kind];
         out.extend_from_slice(&layer.caps.uuid);
         out.extend_from_slice(&handle.bytes);
-        Ok(Origin(out))
+        Ok(Some(Origin(out)))
     }
 
     /// An origin as the xattr has it; `None` where it is not one.

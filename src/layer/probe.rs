@@ -8,6 +8,7 @@ use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_RDONLY, RENAME_WHITEOUT, S_IFCHR, S_IFREG};
 use crate::sys::path::At;
 use crate::sys::xattr;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 /// What a layer's filesystem can do, and which mark formats are spoken with it.
@@ -59,9 +60,8 @@ pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps
     let name = scratch.temp_name();
     let at = At::new(scratch.dir(), &name);
     fs::mknod(at, S_IFREG | 0o600, (0, 0))?;
-    let can_set = |key| xattr::set(at, key, b"y", 0).is_ok();
-    caps.trusted = caps.trusted && can_set(c"trusted.overlay.opaque");
-    caps.user_xattrs = can_set(c"user.overlay.opaque");
+    caps.trusted = caps.trusted && can_set(at, c"trusted.overlay.opaque")?;
+    caps.user_xattrs = can_set(at, c"user.overlay.opaque")?;
     let other = scratch.temp_name();
     let moved = At::new(scratch.dir(), &other);
     let left = fs::rename(at, moved, RENAME_WHITEOUT);
@@ -87,4 +87,21 @@ pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps
         fs::mknod(at, S_IFCHR, (0, 0))?;
     }
     Ok(caps)
+}
+
+/// Whether xattr `key` can be set on the file at `at`. That there is no room for it, or
+/// that the disk is broken, is no answer: the marks of this upper would not be believed.
+fn can_set(at: At<'_>, key: &CStr) -> Result<bool, SysError> {
+    match xattr::set(at, key, b"y", 0) {
+        Ok(()) => Ok(true),
+        Err(e)
+            if matches!(
+                e.errno,
+                Errno::ENOSPC | Errno::EDQUOT | Errno::EIO | Errno::ENOMEM | Errno::EROFS
+            ) =>
+        {
+            Err(e)
+        }
+        Err(_) => Ok(false),
+    }
 }

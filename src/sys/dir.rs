@@ -1,5 +1,6 @@
 //! Reading real directories: getdents64(2).
 
+use super::fault;
 use super::path::check_len;
 use crate::error::SysError;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,6 +27,7 @@ pub fn for_each<E: From<SysError>>(
     let mut buf = vec![0u8; 64 * 1024];
     super::io::seek(fd, 0, libc::SEEK_SET)?;
     loop {
+        fault::before("getdents64")?;
         // SAFETY: `buf` is writable for its length.
         let n = unsafe {
             libc::syscall(

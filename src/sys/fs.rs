@@ -1,5 +1,6 @@
 //! Naming, creating, moving and describing files: one function per system call.
 
+use super::fault;
 use super::path::{At, CBuf, EMPTY, c_path, check, check_len};
 use crate::error::{Errno, SysError};
 use std::mem::MaybeUninit;
@@ -113,6 +114,7 @@ fn statx(at: At<'_>, sync: i32) -> Result<Stat, SysError> {
         | sync
         | if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
     let mut out = MaybeUninit::<libc::statx>::zeroed();
+    fault::before("statx")?;
     // SAFETY: `name` is NUL-terminated and `out` has room for one statx.
     let status = unsafe {
         libc::statx(
@@ -155,6 +157,11 @@ pub fn open(at: At<'_>, flags: i32, mode: u32) -> Result<OwnedFd, SysError> {
     } else {
         (at.raw(), CBuf::name("openat", at.name)?)
     };
+    fault::before(if flags & O_CREAT != 0 {
+        "openat(O_CREAT)"
+    } else {
+        "openat"
+    })?;
     // SAFETY: `path` is NUL-terminated.
     let fd = unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
     let fd = check("openat", fd)?;
@@ -165,6 +172,7 @@ pub fn open(at: At<'_>, flags: i32, mode: u32) -> Result<OwnedFd, SysError> {
 /// open(2) of a path that the user gave; symlinks are followed.
 pub fn open_path(path: &Path, flags: i32) -> Result<OwnedFd, SysError> {
     let path = c_path("open", path)?;
+    fault::before("open")?;
     // SAFETY: `path` is NUL-terminated.
     let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
     let fd = check("open", fd)?;
@@ -175,6 +183,7 @@ pub fn open_path(path: &Path, flags: i32) -> Result<OwnedFd, SysError> {
 /// A private copy of the mount at `fd`, from there down and without what is mounted
 /// below it. Needs CAP_SYS_ADMIN, Linux 5.2.
 pub fn clone_mount(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
+    fault::before("open_tree")?;
     let flags =
         libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: an empty C string and a live descriptor.
@@ -219,6 +228,7 @@ pub fn clone_mount_read_only(fd: &impl AsFd) -> Result<OwnedFd, SysError> {
 pub fn readlink(at: At<'_>) -> Result<Vec<u8>, SysError> {
     let name = CBuf::name("readlinkat", at.name)?;
     let mut out = vec![0u8; libc::PATH_MAX as usize];
+    fault::before("readlinkat")?;
     // SAFETY: `name` is NUL-terminated and `out` has the length that is given.
     let len =
         unsafe { libc::readlinkat(at.raw(), name.as_ptr(), out.as_mut_ptr().cast(), out.len()) };
@@ -229,6 +239,7 @@ pub fn readlink(at: At<'_>) -> Result<Vec<u8>, SysError> {
 /// mkdirat(2).
 pub fn mkdir(at: At<'_>, mode: u32) -> Result<(), SysError> {
     let name = CBuf::name("mkdirat", at.name)?;
+    fault::before("mkdirat")?;
     // SAFETY: `name` is NUL-terminated.
     check("mkdirat", unsafe {
         libc::mkdirat(at.raw(), name.as_ptr(), mode)
@@ -239,6 +250,7 @@ pub fn mkdir(at: At<'_>, mode: u32) -> Result<(), SysError> {
 /// mknodat(2); `rdev` is major and minor.
 pub fn mknod(at: At<'_>, mode: u32, rdev: (u32, u32)) -> Result<(), SysError> {
     let name = CBuf::name("mknodat", at.name)?;
+    fault::before("mknodat")?;
     // SAFETY: `name` is NUL-terminated.
     check("mknodat", unsafe {
         libc::mknodat(at.raw(), name.as_ptr(), mode, libc::makedev(rdev.0, rdev.1))
@@ -253,6 +265,7 @@ pub fn symlink(target: &[u8], at: At<'_>) -> Result<(), SysError> {
         call: "symlinkat",
         errno: Errno::EINVAL,
     })?;
+    fault::before("symlinkat")?;
     // SAFETY: both are NUL-terminated.
     check("symlinkat", unsafe {
         libc::symlinkat(target.as_ptr(), at.raw(), name.as_ptr())
@@ -272,6 +285,7 @@ pub fn link(from: At<'_>, to: At<'_>) -> Result<(), SysError> {
         (from.raw(), CBuf::name("linkat", from.name)?, 0)
     };
     let name = CBuf::name("linkat", to.name)?;
+    fault::before("linkat")?;
     // SAFETY: both are NUL-terminated.
     check("linkat", unsafe {
         libc::linkat(dir, path.as_ptr(), to.raw(), name.as_ptr(), flags)
@@ -281,6 +295,7 @@ pub fn link(from: At<'_>, to: At<'_>) -> Result<(), SysError> {
 
 fn unlinkat(at: At<'_>, flags: i32) -> Result<(), SysError> {
     let name = CBuf::name("unlinkat", at.name)?;
+    fault::before("unlinkat")?;
     // SAFETY: `name` is NUL-terminated.
     check("unlinkat", unsafe {
         libc::unlinkat(at.raw(), name.as_ptr(), flags)
@@ -302,6 +317,7 @@ pub fn rmdir(at: At<'_>) -> Result<(), SysError> {
 pub fn rename(from: At<'_>, to: At<'_>, flags: u32) -> Result<(), SysError> {
     let a = CBuf::name("renameat2", from.name)?;
     let b = CBuf::name("renameat2", to.name)?;
+    fault::before("renameat2")?;
     // SAFETY: both are NUL-terminated.
     let status = unsafe {
         libc::syscall(
@@ -323,6 +339,7 @@ pub fn chmod(at: At<'_>, mode: u32) -> Result<(), SysError> {
     /// The same number on every architecture that Linux added it to.
     const SYS_FCHMODAT2: libc::c_long = 452;
     let name = CBuf::name("fchmodat2", at.name)?;
+    fault::before("fchmodat2")?;
     let flags = if at.is_fd() {
         libc::AT_EMPTY_PATH
     } else {
@@ -348,6 +365,7 @@ pub fn chmod(at: At<'_>, mode: u32) -> Result<(), SysError> {
 /// fchownat(2), no symlink followed; `None` leaves an id alone.
 pub fn chown(at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<(), SysError> {
     let name = CBuf::name("fchownat", at.name)?;
+    fault::before("fchownat")?;
     let flags = libc::AT_SYMLINK_NOFOLLOW | if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
     // SAFETY: `name` is NUL-terminated.
     check("fchownat", unsafe {
@@ -383,6 +401,7 @@ pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<(), SysErro
             libc::AT_SYMLINK_NOFOLLOW,
         )
     };
+    fault::before("utimensat")?;
     // SAFETY: `path` is NUL-terminated and `times` are two timespecs.
     check("utimensat", unsafe {
         libc::utimensat(dir, path.as_ptr(), times.as_ptr(), flags)
@@ -416,6 +435,7 @@ pub struct FsStat {
 /// fstatfs(2).
 pub fn statfs(fd: &impl AsFd) -> Result<FsStat, SysError> {
     let mut out = MaybeUninit::<libc::statfs>::zeroed();
+    fault::before("fstatfs")?;
     // SAFETY: `out` has room for one statfs.
     check("fstatfs", unsafe {
         libc::fstatfs(fd.as_fd().as_raw_fd(), out.as_mut_ptr())
@@ -457,6 +477,7 @@ pub fn file_handle(at: At<'_>) -> Result<FileHandle, SysError> {
         bytes: [u8; ROOM],
     }
     let name = CBuf::name("name_to_handle_at", at.name)?;
+    fault::before("name_to_handle_at")?;
     // SAFETY: all zeroes is a valid Handle: integers only.
     let mut handle: Handle = unsafe { MaybeUninit::zeroed().assume_init() };
     handle.head.handle_bytes = ROOM as libc::c_uint;

@@ -1,5 +1,6 @@
 //! Reading and writing the bytes of open files.
 
+use super::fault;
 use super::path::{check, check_len};
 use crate::error::{Errno, SysError};
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,6 +23,7 @@ pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysEr
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
         let from = offset("pread", at + done as u64)?;
+        fault::before("pread")?;
         // SAFETY: `rest` is writable for its length.
         let got = unsafe {
             libc::pread(
@@ -49,10 +51,13 @@ pub fn write_full(fd: &impl AsFd, buf: &[u8], at: u64) -> Result<usize, SysError
     let mut done = 0;
     while let Some(rest) = buf.get(done..).filter(|r| !r.is_empty()) {
         let to = offset("pwrite", at + done as u64)?;
-        // SAFETY: `rest` is readable for its length.
-        let put =
-            unsafe { libc::pwrite(fd.as_fd().as_raw_fd(), rest.as_ptr().cast(), rest.len(), to) };
-        match check_len("pwrite", put) {
+        let put = fault::before("pwrite").and_then(|()| {
+            let fd = fd.as_fd().as_raw_fd();
+            // SAFETY: `rest` is readable for its length.
+            let put = unsafe { libc::pwrite(fd, rest.as_ptr().cast(), rest.len(), to) };
+            check_len("pwrite", put)
+        });
+        match put {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(e) if e.errno == Errno::EINTR => {}
@@ -66,6 +71,7 @@ pub fn write_full(fd: &impl AsFd, buf: &[u8], at: u64) -> Result<usize, SysError
 /// ftruncate(2), which sets the modification time whether the size changes or not.
 pub fn truncate(fd: &impl AsFd, size: u64) -> Result<(), SysError> {
     let size = offset("ftruncate", size)?;
+    fault::before("ftruncate")?;
     // SAFETY: a live descriptor.
     check("ftruncate", unsafe {
         libc::ftruncate(fd.as_fd().as_raw_fd(), size)
@@ -76,6 +82,7 @@ pub fn truncate(fd: &impl AsFd, size: u64) -> Result<(), SysError> {
 /// fallocate(2).
 pub fn allocate(fd: &impl AsFd, mode: i32, at: u64, len: u64) -> Result<(), SysError> {
     let (at, len) = (offset("fallocate", at)?, offset("fallocate", len)?);
+    fault::before("fallocate")?;
     // SAFETY: a live descriptor.
     check("fallocate", unsafe {
         libc::fallocate(fd.as_fd().as_raw_fd(), mode, at, len)
@@ -85,6 +92,7 @@ pub fn allocate(fd: &impl AsFd, mode: i32, at: u64, len: u64) -> Result<(), SysE
 
 /// lseek(2), for SEEK_DATA and SEEK_HOLE; the descriptor's own offset is of no meaning.
 pub fn seek(fd: &impl AsFd, at: i64, whence: i32) -> Result<u64, SysError> {
+    fault::before("lseek")?;
     // SAFETY: a live descriptor.
     let to = unsafe { libc::lseek(fd.as_fd().as_raw_fd(), at, whence) };
     u64::try_from(to).map_err(|_| SysError::last("lseek"))
@@ -100,6 +108,7 @@ pub fn copy_range(
 ) -> Result<usize, SysError> {
     let mut a = offset("copy_file_range", from_at)?;
     let mut b = offset("copy_file_range", to_at)?;
+    fault::before("copy_file_range")?;
     // SAFETY: both offsets live across the call.
     let n = unsafe {
         libc::copy_file_range(
@@ -116,6 +125,7 @@ pub fn copy_range(
 
 /// ioctl FICLONE: `to` becomes a reflink of `from`.
 pub fn clone_file(from: &impl AsFd, to: &impl AsFd) -> Result<(), SysError> {
+    fault::before("ioctl(FICLONE)")?;
     // SAFETY: FICLONE takes a descriptor by value.
     check("ioctl(FICLONE)", unsafe {
         libc::ioctl(
@@ -130,6 +140,7 @@ pub fn clone_file(from: &impl AsFd, to: &impl AsFd) -> Result<(), SysError> {
 /// fsync(2), or fdatasync(2) with `data_only`.
 pub fn sync(fd: &impl AsFd, data_only: bool) -> Result<(), SysError> {
     let fd = fd.as_fd().as_raw_fd();
+    fault::before("fsync")?;
     // SAFETY: a live descriptor.
     let status = unsafe {
         if data_only {
@@ -143,6 +154,7 @@ pub fn sync(fd: &impl AsFd, data_only: bool) -> Result<(), SysError> {
 
 /// syncfs(2) of the filesystem that `fd` lies on.
 pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
+    fault::before("syncfs")?;
     // SAFETY: a live descriptor.
     check("syncfs", unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
 }
@@ -163,6 +175,7 @@ pub mod flags {
 
 /// ioctl(2) of one of [`flags`], with `data` in and out.
 pub fn flags_ioctl(fd: &impl AsFd, command: u32, data: &mut [u8; 32]) -> Result<(), SysError> {
+    fault::before("ioctl")?;
     // SAFETY: every command of `flags` reads or writes at most 28 bytes.
     check("ioctl", unsafe {
         libc::ioctl(

@@ -8,6 +8,7 @@
 pub mod creds;
 pub mod dir;
 pub mod errno;
+pub mod fault;
 pub mod fs;
 pub mod fusermount;
 pub mod io;

@@ -1,5 +1,6 @@
 //! Extended attributes. No *at calls existed before 6.13, so all go through /proc.
 
+use super::fault;
 use super::path::{At, CBuf, check, check_len};
 use crate::error::{Errno, SysError};
 use std::ffi::CStr;
@@ -33,6 +34,7 @@ pub fn get(at: At<'_>, name: &CStr) -> Result<Vec<u8>, SysError> {
     let path = CBuf::proc_path("getxattr", at)?;
     grow(|room| {
         let (value, len) = (room.as_mut_ptr().cast(), room.len());
+        fault::before("getxattr")?;
         // SAFETY: both strings are NUL-terminated, `value` has room for `len` bytes.
         let n = unsafe {
             if follows(at) {
@@ -59,6 +61,7 @@ pub fn list(at: At<'_>) -> Result<Vec<u8>, SysError> {
     let path = CBuf::proc_path("listxattr", at)?;
     grow(|room| {
         let (names, len) = (room.as_mut_ptr().cast(), room.len());
+        fault::before("listxattr")?;
         // SAFETY: `path` is NUL-terminated, `names` has room for `len` bytes.
         let n = unsafe {
             if follows(at) {
@@ -75,6 +78,7 @@ pub fn list(at: At<'_>) -> Result<Vec<u8>, SysError> {
 pub fn set(at: At<'_>, name: &CStr, value: &[u8], flags: i32) -> Result<(), SysError> {
     let path = CBuf::proc_path("setxattr", at)?;
     let (data, len) = (value.as_ptr().cast(), value.len());
+    fault::before("setxattr")?;
     // SAFETY: both strings are NUL-terminated, `data` is readable for `len` bytes.
     let status = unsafe {
         if follows(at) {
@@ -89,6 +93,7 @@ pub fn set(at: At<'_>, name: &CStr, value: &[u8], flags: i32) -> Result<(), SysE
 /// Removes `name` from `at`.
 pub fn remove(at: At<'_>, name: &CStr) -> Result<(), SysError> {
     let path = CBuf::proc_path("removexattr", at)?;
+    fault::before("removexattr")?;
     // SAFETY: both strings are NUL-terminated.
     let status = unsafe {
         if follows(at) {

@@ -2,7 +2,7 @@
 
 use super::{Entry, Union};
 use crate::copyup::{self, Need};
-use crate::error::{Errno, Result, SysError};
+use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::marks::whiteout_file;
 use crate::layer::scratch::Scratch;
 use crate::merge::acl;
@@ -101,7 +101,8 @@ impl Union {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
             how => self.make_over_whiteout(&fd, &name, new, caller, (how, way.beside))?,
         };
-        let stat = fs::stat(at)?;
+        // It is there: what is known of the names must not outlive a failure to look at it.
+        let stat = fs::stat(at).inspect_err(|_| names.listing = None)?;
         let ino = self.tree.ino_of_stat(&stat);
         self.tree.adopt(stat.ino, None);
         let place = Place::Named(dir.clone(), name.clone());
@@ -230,19 +231,16 @@ impl Union {
         if done.is_err() {
             scratch.discard(&temp_name);
         } else if beside {
-            self.drop_whiteout_file(fd, name)?;
+            self.drop_whiteout_file(fd, name);
         }
         done
     }
 
-    /// Removes the whiteout file beside `name`, which something visible has replaced.
-    pub(super) fn drop_whiteout_file(&self, fd: &Arc<OwnedFd>, name: &Name) -> Result<()> {
-        let Some(file) = whiteout_file(name) else {
-            return Ok(());
-        };
-        match fs::unlink(At::new(&**fd, &file)) {
-            Err(e) if e.errno != Errno::ENOENT => Err(e.errno),
-            _ => Ok(()),
+    /// Removes the whiteout file beside `name`, which something visible has replaced:
+    /// should it stay, it hides only what that hides anyway.
+    pub(super) fn drop_whiteout_file(&self, fd: &Arc<OwnedFd>, name: &Name) {
+        if let Some(file) = whiteout_file(name) {
+            best_effort("drop a whiteout file", fs::unlink(At::new(&**fd, &file)));
         }
     }
 
@@ -386,7 +384,7 @@ impl Union {
             }
         }
         if way.beside {
-            self.drop_whiteout_file(&fd, name)?;
+            self.drop_whiteout_file(&fd, name);
         }
         self.list(names, name, node.ino, node.kind);
         let place = Place::Named(dir.clone(), name.clone());

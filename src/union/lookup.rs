@@ -285,7 +285,7 @@ impl Union {
             return Ok(None);
         };
         let fd = self.tree.layers.fds.lower(real)?;
-        let Ok(origin) = Origin::of(&real.layer, At::new(&*fd, name)) else {
+        let Some(origin) = Origin::of(&real.layer, At::new(&*fd, name))? else {
             return Ok(None);
         };
         let index_name = origin.index_name();

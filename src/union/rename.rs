@@ -4,7 +4,7 @@ use super::lookup::Seen;
 use super::remove::Try;
 use super::{Entry, Union};
 use crate::copyup::{self, Need, meta};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, best_effort};
 use crate::merge::decide::{self, Side, Step, UpperHas};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
@@ -177,6 +177,9 @@ impl Union {
             }
             _ => None,
         };
+        let hints = &to.dir.as_dir()?.upper_hints;
+        let layer = self.tree.upper_layer()?;
+        let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
         for step in steps {
             match step {
                 Step::EmptyTarget if self.tree.upper_layer()?.caps.writes_files => {}
@@ -188,15 +191,9 @@ impl Union {
                 _ => self.step(step, (from, src), (to, tgt))?,
             }
         }
-        let beside = |end: &End<'_>| -> Result<()> {
-            let hints = &end.dir.as_dir()?.upper_hints;
-            let layer = self.tree.upper_layer()?;
-            if layer.whiteout_beside(At::fd(&*end.fd), hints, end.name)? {
-                self.drop_whiteout_file(&end.fd, end.name)?;
-            }
-            Ok(())
-        };
-        beside(to)?;
+        if beside {
+            self.drop_whiteout_file(&to.fd, to.name);
+        }
         if let Some(t) = tgt.filter(|_| !exchange) {
             self.after_removal(t, to.dir, to.name, held);
         }
@@ -266,7 +263,10 @@ impl Union {
             Step::EmptyTarget => self.empty_target(to)?,
             Step::Move => fs::rename(from.at(), to.at(), 0)?,
             Step::Exchange => fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?,
-            Step::DropWhiteoutAtSource => fs::unlink(from.at())?,
+            // It has nothing to hide, so it may as well stay.
+            Step::DropWhiteoutAtSource => {
+                best_effort("drop a whiteout", fs::unlink(from.at()));
+            }
             Step::MoveLeavingWhiteout if layer.caps.writes_files => {
                 layer.make_whiteout_file(At::fd(&*from.fd), from.name)?;
                 from.dir.as_dir()?.upper_hints.files.learn(true);
@@ -309,11 +309,12 @@ impl Union {
         }
         fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?;
         let temp_name = scratch.temp_name();
-        fs::rename(
-            from.at(),
-            At::new(scratch.dir(), &temp_name),
-            RENAME_NOREPLACE,
-        )?;
+        let temp = At::new(scratch.dir(), &temp_name);
+        if let Err(e) = fs::rename(from.at(), temp, RENAME_NOREPLACE) {
+            let back = fs::rename(from.at(), to.at(), RENAME_EXCHANGE);
+            best_effort("change back", back);
+            return Err(e.errno);
+        }
         scratch.discard(&temp_name);
         Ok(())
     }

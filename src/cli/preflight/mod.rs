@@ -154,9 +154,18 @@ impl Request {
         mount_point: Option<Place>,
         nesting: Nesting,
     ) -> Result<MountPlan, MountError> {
-        let lowers = self
+        if self.metacopy == Some(true) && !self.spares_data() {
+            return Err(MountError::new(
+                "option metacopy=on",
+                "it needs redirects, which redirect_dir switches off",
+                "leave out one of the two",
+            ));
+        }
+        let metacopy = self.spares_data();
+        let mut lowers = self
             .lowers
             .iter()
+            .chain(&self.data_only)
             .map(|path| {
                 let place = directory(LOWER, path)?;
                 readable(&place)?;
@@ -165,6 +174,7 @@ impl Request {
             .collect::<Result<Vec<_>, MountError>>()?;
         overlap::no_layer_twice(&lowers)?;
         let upper = self.check_upper(&lowers, mount_point.as_ref(), nesting)?;
+        let data_only = lowers.split_off(self.lowers.len());
         let (uid, _) = effective_ids();
         let mut flags = self.flags;
         if !flags.allow_root {
@@ -176,6 +186,7 @@ impl Request {
                 None => self.mount_point.unwrap_or_default(),
             },
             lowers: lowers.into_iter().map(|place| place.real).collect(),
+            data_only: data_only.into_iter().map(|place| place.real).collect(),
             upper,
             marks: self.marks,
             xattrs: self.xattrs,
@@ -183,6 +194,7 @@ impl Request {
             volatile: self.volatile,
             index: self.index,
             redirects: self.redirects,
+            metacopy,
             max_write: self.max_write,
             threads: self.threads,
             flags,
@@ -198,10 +210,20 @@ impl Request {
                 "name at least one: --lower DIR, or -o lowerdir=DIR",
             ));
         }
-        if self.lowers.len() > LOWERS_MAX {
+        if self.lowers.is_empty() && !self.data_only.is_empty() {
             return Err(MountError::new(
                 "layers",
-                format_args!("{} lower layers given", self.lowers.len()),
+                "only data-only ones given",
+                "name the layer whose files have their data there: lowerdir=DIR::DATA",
+            ));
+        }
+        if self.lowers.len() + self.data_only.len() > LOWERS_MAX {
+            return Err(MountError::new(
+                "layers",
+                format_args!(
+                    "{} lower layers given",
+                    self.lowers.len() + self.data_only.len()
+                ),
                 format_args!("merge some: there may be {LOWERS_MAX} at most"),
             ));
         }

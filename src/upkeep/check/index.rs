@@ -81,7 +81,7 @@ impl Checker {
             let below = dir.union.below(&dir.node, &entry.name);
             if let Below::File(real, look) = below.map_err(|e| trouble(&path, e))?
                 && let Ok(fd) = dir.union.tree.layers.fds.lower(&real)
-                && let Ok(origin) = Origin::of(&real.layer, At::new(&*fd, &entry.name))
+                && let Ok(Some(origin)) = Origin::of(&real.layer, At::new(&*fd, &entry.name))
                 && origin.index_name() == *file.name
             {
                 file.lower_links = Some(look.stat.nlink);

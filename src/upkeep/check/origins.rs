@@ -71,7 +71,7 @@ impl Origins {
 fn at_same_path(dir: &Dir<'_>, name: Option<&[u8]>) -> Result<Option<Origin>, Errno> {
     let of = |real: &Arc<RealDir>, name: &[u8]| -> Result<Option<Origin>, Errno> {
         let fd = dir.union.tree.layers.fds.lower(real)?;
-        Ok(Origin::of(&real.layer, At::new(&*fd, name)).ok())
+        Ok(Origin::of(&real.layer, At::new(&*fd, name)).ok().flatten())
     };
     match name {
         Some(name) => match dir.union.below(&dir.node, name)? {

@@ -1,0 +1,202 @@
+//! The power goes out at any moment of a workload, on a real block device: every filesystem mounts
+//! again, and the union over it shows each name as it was or as it was to be, files that were copied
+//! up with the lower data or later data and never empty or torn, and all that was synced.
+//!
+//! A disk records the order of the writes and flushes (`disk.rs`). It is put together again for
+//! every flush, and for what came after a flush with a random part of the writes, and of their
+//! blocks, left out.
+//!
+//! `PLYFS_POWER_POINTS` is how many points are tried on each filesystem (120), `PLYFS_POWER_ROUNDS`
+//! how many workloads are run for that (1; all but the first are made up), `PLYFS_POWER_SEED` the chance in it;
+//! `PLYFS_POWER_WORDS` are options of the mount, `PLYFS_POWER_SUBJECT=kernel` does the same to the kernel's overlayfs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::disk::{Event, Image, LoopDevice};
+use crate::inside::File;
+use crate::moments::{judge_file, judge_names, may_be_at, may_be_reached};
+use crate::recording::{Cut, Mounted, Record, Site, make_base, record};
+use crate::support::backing::{Backing, Kind};
+use crate::support::mount::Subject;
+use crate::support::rng::Rng;
+use crate::support::{skip, tree};
+
+/// Puts the disk together, and says what is wrong with what the union shows.
+fn try_cut(
+    kind: Kind,
+    dir: &Path,
+    site: &Site,
+    record: &Record,
+    image: &Image,
+    cut: &Cut,
+) -> Vec<String> {
+    let mut image = image.clone();
+    for (i, part) in &cut.kept {
+        if let Event::Write(at, data) = &record.events[*i] {
+            image.write(at + part.start as u64, &data[part.clone()]);
+        }
+    }
+    let file = dir.join("cut");
+    image.save(&file);
+    let device = LoopDevice::new(&file, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let mounted = match Mounted::new(kind, device.path(), &site.mount) {
+        Ok(mounted) => mounted,
+        Err(e) => return vec![e],
+    };
+    let found = judge(kind, site, record, cut);
+    drop(mounted);
+    drop(device);
+    std::fs::remove_file(&file).expect("the image can be removed");
+    found
+}
+
+fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
+    let union = match site.open() {
+        Ok(union) => union,
+        Err(e) => return vec![e],
+    };
+    let seen = match union.files() {
+        Ok(seen) => seen,
+        Err(e) => return vec![e],
+    };
+    let mut found = Vec::new();
+    let states = &record.states;
+    let mut paths: BTreeSet<&String> = seen.keys().collect();
+    paths.extend(states.iter().flat_map(|s| s.keys()));
+    let mut durable = record.durable.clone();
+    for (i, line) in record.work.iter().enumerate() {
+        let done = record.spans[i].1 <= cut.at;
+        match line.strip_prefix("fsync ") {
+            Some(path) if done => durable.extend(states[i][&format!("/{path}")].data.clone()),
+            _ if done && line == "sync" => {
+                durable.extend(states[i].values().filter_map(|f| f.data.clone()));
+            }
+            _ => {}
+        }
+    }
+    for path in paths {
+        let range = record.range(cut.at, path);
+        let moments = &states[range.clone()];
+        let may = if kind == Kind::Btrfs {
+            may_be_reached(moments, path)
+        } else {
+            may_be_at(moments, path)
+        };
+        let history = |ino: &u64| record.history(kind, cut.at, range.clone(), *ino);
+        let mut histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
+        if kind == Kind::Btrfs && record.left_since(range, path) {
+            histories.extend(states[0].get(path).map(|file| vec![file]));
+        }
+        found.extend(judge_file(
+            path,
+            seen.get(path),
+            may.be_absent,
+            &histories,
+            &durable,
+        ));
+    }
+    found.extend(judge_names(
+        kind != Kind::Btrfs,
+        &states[record.range(cut.at, "")],
+        &seen,
+    ));
+    if let Err(e) = union.perform("mkdir works") {
+        found.push(format!("nothing can be made: {e}"));
+    }
+    drop(union);
+    let left = tree::read(&site.mount.join("w/work"));
+    if left.len() > 1 && site.subject == Subject::Plyfs {
+        found.push(format!("{} remains in work", left.len() - 1));
+    }
+    found
+}
+
+fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |v| v.parse().expect("a number"))
+}
+
+/// Runs the experiment; what is wrong, or `None` where it cannot be done here.
+fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
+    let subject = match std::env::var("PLYFS_POWER_SUBJECT") {
+        Ok(name) => Subject::named(&name).expect("plyfs or kernel"),
+        Err(_) => Subject::Plyfs,
+    };
+    let tool = format!("mkfs.{}", kind.name());
+    if !skip::can_mount() || !skip::has_filesystem(kind.name()) || !skip::has_tool(&tool) {
+        return None;
+    }
+    let mut rng = Rng::new(number("PLYFS_POWER_SEED", 1));
+    let rounds = number("PLYFS_POWER_ROUNDS", 1);
+    let points = number("PLYFS_POWER_POINTS", 120) / rounds;
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for round in 0..rounds {
+        let backing = Backing::sized(Kind::Tmpfs, 4 << 30)?;
+        let dir = backing.path();
+        let apart = apart == round.is_multiple_of(2);
+        let site = Site {
+            mount: backing.dir("mnt"),
+            elsewhere: apart.then(|| backing.dir("lowers")),
+            subject,
+            union: backing.dir("union"),
+            words: words.to_owned(),
+        };
+        let base = make_base(kind, dir, &site)?;
+        let record = record(kind, dir, &site, base, (round > 0, &mut rng));
+        let mut image = record.base.clone();
+        let mut applied = 0;
+        for cut in record.cuts(points as usize, &mut rng) {
+            for event in &record.events[applied..cut.flushed] {
+                if let Event::Write(at, data) = event {
+                    image.write(*at, data);
+                }
+            }
+            applied = cut.flushed;
+            for what in try_cut(kind, dir, &site, &record, &image, &cut) {
+                wrong.push(format!("round {round}, {}: {what}", record.describe(&cut)));
+            }
+            tried += 1;
+        }
+    }
+    println!(
+        "power cut, {}, {subject:?} [{words}]: {tried} points, {} inconsistencies",
+        kind.name(),
+        wrong.len()
+    );
+    Some(wrong)
+}
+
+fn run_on(kind: Kind, apart: bool) {
+    let words = std::env::var("PLYFS_POWER_WORDS").unwrap_or_default();
+    let wrong = experiment(kind, apart, &words).unwrap_or_default();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_on_ext4() {
+    run_on(Kind::Ext4, false);
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_on_xfs() {
+    run_on(Kind::Xfs, true);
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_on_btrfs() {
+    run_on(Kind::Btrfs, true);
+}
+
+/// The experiment finds what is to be found.
+#[test]
+fn a_power_cut_is_seen_to_tear_what_is_never_synced() {
+    let Some(wrong) = experiment(Kind::Ext4, true, "volatile") else {
+        return;
+    };
+    assert!(
+        wrong
+            .iter()
+            .any(|what| what.contains(": /") && what.contains(" has ")),
+        "copies without data: {wrong:#?}"
+    );
+}
