@@ -16,8 +16,8 @@
 //! The map of the house, top to bottom; an arrow never points back up:
 //!
 //! ```text
-//! cli -> config, fuse, union
-//! fuse -> union -> copyup -> node -> layer -> merge, sys
+//! cli -> config, fuse, upkeep
+//! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
 
 #![deny(unsafe_code)]
@@ -32,3 +32,4 @@ pub mod merge;
 pub mod node;
 pub mod sys;
 pub mod union;
+pub mod upkeep;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the top of the house to its ground: a module may name those after it.
-const FLOORS: &[&str] = &["cli", "fuse", "union", "copyup", "node", "layer"];
+const FLOORS: &[&str] = &["cli", "fuse", "upkeep", "union", "copyup", "node", "layer"];
 
 /// The ground, named by all floors; neither names the other, nor anything above.
 const GROUND: &[&str] = &["merge", "sys"];

@@ -30,6 +30,19 @@ pub enum Verb {
     /// replaced, `D` for what is gone, a directory with all that was in it. What the user may
     /// not read outside cannot be read inside either, nor changed.
     Run(RunArgs),
+    /// Check whether an upper and its work directory are sound.
+    ///
+    /// Each thing that is wrong is a line on stdout: the path, what it is, what it means, and
+    /// what to do. The upper must not be mounted. Exits with 0 if all is sound (or was mended),
+    /// with 1 if something is wrong, and with 2 if that could not be found out.
+    Check(CheckArgs),
+    /// Turn an upper into plain overlayfs format, for mounts by the kernel with any options.
+    ///
+    /// Renamed directories become copies, hard links that were copied up become hard links of
+    /// the upper, and marks of all formats become overlayfs's own, so that the kernel shows what
+    /// plyfs showed, without `redirect_dir`, `metacopy` or `index`. The upper must not be
+    /// mounted. It may be interrupted at any point, and run again.
+    Settle(SettleArgs),
     /// Write the man pages.
     #[command(hide = true)]
     Man(ManArgs),
@@ -38,13 +51,13 @@ pub enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// What `plyfs mount` takes.
+/// How layers are named.
 #[derive(Args, Clone, Debug, Default)]
-pub struct MountArgs {
+pub struct LayerArgs {
     /// A lower layer; may be repeated, topmost first
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub lower: Vec<PathBuf>,
-    /// The upper layer, which takes all changes; without it the union is read-only
+    /// The upper layer, which takes all changes; a union without one is read-only
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upper: Option<PathBuf>,
     /// The upper's scratch directory, on the same filesystem
@@ -56,6 +69,14 @@ pub struct MountArgs {
     /// Options as for mount(8), separated by commas
     #[arg(short = 'o', long = "options", value_name = "WORDS")]
     pub options: Vec<OsString>,
+}
+
+/// What `plyfs mount` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MountArgs {
+    /// The layers, and how they are mounted
+    #[command(flatten)]
+    pub layers: LayerArgs,
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
@@ -65,6 +86,37 @@ pub struct MountArgs {
     /// Where the union appears
     #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
     pub mount_point: PathBuf,
+}
+
+/// What `plyfs check` takes.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The layers, as they are mounted
+    #[command(flatten)]
+    pub layers: LayerArgs,
+    /// Mend what can be mended without a doubt
+    #[arg(long)]
+    pub repair: bool,
+    /// Print one JSON document instead of lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `plyfs settle` takes.
+#[derive(Args, Clone, Debug)]
+pub struct SettleArgs {
+    /// The layers, as they are mounted
+    #[command(flatten)]
+    pub layers: LayerArgs,
+    /// Put the marks into user.overlay xattrs, for mounts with -o userxattr in a user namespace
+    #[arg(long, conflicts_with = "trusted")]
+    pub userxattr: bool,
+    /// Put the marks into trusted.overlay xattrs, for mounts by root
+    #[arg(long)]
+    pub trusted: bool,
+    /// Say nothing on success
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// What `plyfs umount` takes.

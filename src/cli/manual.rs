@@ -82,7 +82,11 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
 /// What a word does, in a few words.
 fn meaning(effect: Effect) -> &'static str {
     match effect {
-        Effect::Lower => "The lower layers, topmost first, separated by colons.",
+        Effect::Lower => {
+            "The lower layers, topmost first, separated by colons; after two colons, layers \
+             that only give their data to files which redirect to it."
+        }
+        Effect::DataMore => "One more such data-only layer.",
         Effect::LowerMore => "One more lower layer, below the others.",
         Effect::Upper => "The upper layer.",
         Effect::Work => "The upper's scratch directory.",
@@ -93,6 +97,10 @@ fn meaning(effect: Effect) -> &'static str {
         Effect::Redirect => {
             "Whether directories with lower content are renamed by a redirect, and whether \
              redirects in layers are followed; on."
+        }
+        Effect::Metacopy => {
+            "Whether a change of owner, mode, times or xattrs leaves the data in the lower \
+             layer; on where redirects are."
         }
         Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
@@ -150,7 +158,14 @@ mod tests {
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["plyfs.1", "plyfs-mount.1", "plyfs-umount.1", "plyfs-run.1"]
+            [
+                "plyfs.1",
+                "plyfs-mount.1",
+                "plyfs-umount.1",
+                "plyfs-run.1",
+                "plyfs-check.1",
+                "plyfs-settle.1"
+            ]
         );
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {

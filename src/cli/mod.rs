@@ -7,7 +7,9 @@ pub mod helper;
 pub mod logging;
 pub mod manual;
 pub mod mount;
+pub mod preflight;
 pub mod run;
+pub mod settle;
 pub mod umount;
 
 use crate::config::options::nearest;
@@ -32,12 +34,17 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(e) => return refuse_usage(&e),
+        Err(e) if args.get(1).is_some_and(|verb| verb == "check") => {
+            return refuse_usage(&e, ExitCode::from(check::NOT_TOLD));
+        }
+        Err(e) => return refuse_usage(&e, ExitCode::FAILURE),
     };
     finish(match cli.verb {
         Verb::Mount(args) => mount::run(args),
         Verb::Umount(args) => umount::run(&args),
         Verb::Run(args) => run::run(args),
+        Verb::Check(args) => return check::run(args),
+        Verb::Settle(args) => settle::run(args),
         Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
     })
@@ -50,7 +57,7 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
         return None;
     }
     let first = args.get(1)?.to_string_lossy();
-    let near = nearest(&first, ["mount", "umount", "run"])?;
+    let near = nearest(&first, ["mount", "umount", "run", "check", "settle"])?;
     Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 
@@ -83,7 +90,7 @@ fn finish(result: Result<ExitCode, MountError>) -> ExitCode {
 }
 
 /// Help and version go to stdout; a wrong call is one line on stderr.
-fn refuse_usage(error: &clap::Error) -> ExitCode {
+fn refuse_usage(error: &clap::Error, status: ExitCode) -> ExitCode {
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -92,13 +99,13 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ) {
         crate::error::best_effort("write the help", error.print());
         return if error.use_stderr() {
-            ExitCode::FAILURE
+            status
         } else {
             ExitCode::SUCCESS
         };
     }
     say(&usage_line(error));
-    ExitCode::FAILURE
+    status
 }
 
 fn usage_line(error: &clap::Error) -> String {

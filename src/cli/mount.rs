@@ -1,8 +1,8 @@
 //! `plyfs mount`: flags, file and words to a plan; the daemon.
 
-use super::args::MountArgs;
+use super::args::{LayerArgs, MountArgs};
 use super::{logging, say};
-use crate::cli::check::absolute;
+use crate::cli::preflight::absolute;
 use crate::config::file;
 use crate::config::options::split_words;
 use crate::config::plan::MountPlan;
@@ -22,13 +22,17 @@ use std::process::ExitCode;
 /// Whatever stands against the mount.
 pub fn run(args: MountArgs) -> Result<ExitCode, MountError> {
     let (foreground, log_file) = (args.foreground, args.log_file.clone());
-    let request = request(args)?;
+    let mut request = request(args.layers)?;
+    request.mount_point = Some(args.mount_point);
     logging::start(log_file.as_deref(), request.debug)?;
     mount(request, foreground)
 }
 
-/// What the flags, the file and the words ask for.
-fn request(args: MountArgs) -> Result<Request, MountError> {
+/// What the flags, the file and the words ask for; the mount point is left open.
+///
+/// # Errors
+/// Where a flag, a key or a word makes no sense.
+pub fn request(args: LayerArgs) -> Result<Request, MountError> {
     let mut request = Request::default();
     if let Some(path) = &args.config {
         file::read_into(path, &mut request)?;
@@ -47,7 +51,6 @@ fn request(args: MountArgs) -> Result<Request, MountError> {
     }
     request.upper = args.upper.or(request.upper);
     request.work = args.work.or(request.work);
-    request.mount_point = Some(args.mount_point);
     Ok(request)
 }
 
@@ -136,7 +139,11 @@ fn make_absolute(request: &mut Request) -> Result<(), MountError> {
         &mut request.upper,
         &mut request.work,
     ];
-    let paths = named.into_iter().flatten().chain(&mut request.lowers);
+    let paths = named
+        .into_iter()
+        .flatten()
+        .chain(&mut request.lowers)
+        .chain(&mut request.data_only);
     for path in paths {
         if path.is_relative() && !is_unnamed(path) {
             *path = absolute(path)?;

@@ -3,7 +3,8 @@
 //! ```text
 //! list  = word *( "," word )      empty words are passed over
 //! word  = name [ "=" value ]      a value in double quotes may hold commas
-//! paths = path *( ":" path )      empty paths are passed over
+//! paths = path *( ":" path )      empty paths at either end are passed over
+//!         *( "::" path )          data-only layers
 //! ```
 //! `\,` `\:` and `\\` stand for the character itself; any other backslash is one.
 
@@ -72,13 +73,34 @@ pub fn split_words(list: &OsStr) -> Vec<Word> {
         .collect()
 }
 
-/// Splits a `lowerdir` value into its paths, unescaped; empty ones are passed over.
-pub fn split_paths(value: &OsStr) -> Vec<PathBuf> {
-    split_bare(value.as_bytes(), b':', false)
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .map(|part| unescape(OsStr::from_bytes(part)).into())
-        .collect()
+/// The layers that a `lowerdir` value names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Those that are merged, topmost first.
+    pub merged: Vec<PathBuf>,
+    /// Those that only give their data, after `::`.
+    pub data_only: Vec<PathBuf>,
+}
+
+/// Splits a `lowerdir` value into its layers, unescaped; `None` where a path after a
+/// data-only one is to be merged.
+pub fn split_layers(value: &OsStr) -> Option<Layers> {
+    let mut layers = Layers::default();
+    let mut doubled = false;
+    for part in split_bare(value.as_bytes(), b':', false) {
+        if part.is_empty() {
+            doubled = !layers.merged.is_empty();
+            continue;
+        }
+        let path = unescape(OsStr::from_bytes(part)).into();
+        match (doubled, layers.data_only.is_empty()) {
+            (true, _) => layers.data_only.push(path),
+            (false, true) => layers.merged.push(path),
+            (false, false) => return None,
+        }
+        doubled = false;
+    }
+    Some(layers)
 }
 
 /// Undoes the escapes of one value, and takes off the quotes around it.
@@ -109,6 +131,8 @@ pub enum Effect {
     Lower,
     /// One more lower layer, below the others.
     LowerMore,
+    /// One more data-only layer, below all.
+    DataMore,
     /// The upper layer.
     Upper,
     /// The scratch directory.
@@ -123,6 +147,8 @@ pub enum Effect {
     Index,
     /// Renames of merged directories.
     Redirect,
+    /// Changes of metadata that copy no data.
+    Metacopy,
     /// No syncing.
     Volatile,
     /// Largest write request.
@@ -174,14 +200,15 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, NoEffect, Redirect,
-        Subtype, Threads, Timeout, Upper, UserXattr, Volatile, Work,
+        DataMore, Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, Metacopy,
+        NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
     &[
-        ("lowerdir", Value("DIR[:DIR…]"), Lower),
+        ("lowerdir", Value("DIR[:DIR…][::DIR…]"), Lower),
         ("lowerdir+", Value("DIR"), LowerMore),
+        ("datadir+", Value("DIR"), DataMore),
         ("upperdir", Value("DIR"), Upper),
         ("workdir", Value("DIR"), Work),
         ("timeout", Value("SECONDS"), Timeout),
@@ -189,6 +216,7 @@ pub const WORDS: &[Known] = {
         ("userxattr", Nothing, UserXattr),
         ("index", Value("on|off"), Index),
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
+        ("metacopy", Value("on|off"), Metacopy),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),
@@ -238,7 +266,6 @@ pub const WORDS: &[Known] = {
         ("static_nlink", Maybe, NoEffect),
         ("noacl", Nothing, NoEffect),
         ("context", Value("LABEL"), NoEffect),
-        ("metacopy", Value("on|off"), NoEffect),
         ("xino", Value("on|off|auto"), NoEffect),
         ("defaults", Nothing, Fstab),
         ("auto", Nothing, Fstab),
@@ -284,7 +311,7 @@ mod tests {
     }
 
     fn paths(value: &str) -> Vec<PathBuf> {
-        split_paths(OsStr::new(value))
+        split_layers(OsStr::new(value)).unwrap().merged
     }
 
     #[test]
@@ -325,9 +352,19 @@ mod tests {
     }
 
     #[test]
-    fn empty_paths_are_passed_over() {
-        assert_eq!(paths("/a::/b:"), [PathBuf::from("/a"), "/b".into()]);
+    fn empty_paths_at_the_ends_are_passed_over() {
+        assert_eq!(paths(":/a:/b:"), [PathBuf::from("/a"), "/b".into()]);
+        assert_eq!(paths("::/a::"), [PathBuf::from("/a")]);
         assert!(paths("").is_empty());
+    }
+
+    #[test]
+    fn two_colons_begin_the_data_only_layers() {
+        let split = |value| split_layers(OsStr::new(value));
+        let layers = split("/a:/b::/c::/d").unwrap();
+        assert_eq!(layers.merged, [PathBuf::from("/a"), "/b".into()]);
+        assert_eq!(layers.data_only, [PathBuf::from("/c"), "/d".into()]);
+        assert_eq!(split("/a::/b:/c"), None);
     }
 
     #[test]
@@ -345,7 +382,7 @@ mod tests {
     fn paths_are_bytes() {
         let value = OsStr::from_bytes(b"/\xff:/\xfe");
         let expected = [b"/\xff", b"/\xfe"].map(|b| PathBuf::from(OsStr::from_bytes(b)));
-        assert_eq!(split_paths(value), expected);
+        assert_eq!(split_layers(value).unwrap().merged, expected);
     }
 
     #[test]
@@ -378,7 +415,7 @@ mod tests {
             proptest::prop_assert_eq!(words.len(), 3);
             let lower = words[1].value.clone().unwrap_or_default();
             proptest::prop_assert_eq!(
-                split_paths(&lower),
+                split_layers(&lower).unwrap().merged,
                 vec![PathBuf::from(&path), PathBuf::from("/other")]
             );
             let upper = words[2].value.clone().unwrap_or_default();

@@ -131,6 +131,8 @@ pub struct MountPlan {
     pub mount_point: PathBuf,
     /// The read-only layers, topmost first. At least one unless there is an upper.
     pub lowers: Vec<PathBuf>,
+    /// Layers below those, which only give their data to files that redirect to it.
+    pub data_only: Vec<PathBuf>,
     /// The writable layer; `None` mounts read-only.
     pub upper: Option<UpperPlan>,
     /// Mark formats.
@@ -151,6 +153,8 @@ pub struct MountPlan {
     pub index: bool,
     /// Renames of merged directories.
     pub redirects: Redirects,
+    /// A change of owner, mode, times or xattrs copies no data (`metacopy=`).
+    pub metacopy: bool,
     /// Largest WRITE request, bytes; `None` for the default (1 MiB).
     pub max_write: Option<u32>,
     /// Threads that serve requests; `None` for the default.
@@ -165,6 +169,7 @@ impl MountPlan {
         MountPlan {
             mount_point: mount_point.into(),
             lowers,
+            data_only: Vec::new(),
             upper: None,
             marks: Marks::default(),
             xattrs: XattrSpace::default(),
@@ -174,6 +179,7 @@ impl MountPlan {
             volatile: false,
             index: true,
             redirects: Redirects::default(),
+            metacopy: true,
             max_write: None,
             threads: None,
             flags: MountFlags::default(),

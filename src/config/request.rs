@@ -1,6 +1,6 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
-use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_paths, unescape};
+use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
 use super::plan::{CacheTimeout, Marks, MountFlags, Redirects, XattrSpace};
 use crate::error::MountError;
 use std::ffi::OsStr;
@@ -15,6 +15,8 @@ pub struct Request {
     pub mount_point: Option<PathBuf>,
     /// Lower layers, topmost first.
     pub lowers: Vec<PathBuf>,
+    /// Layers below those that only give their data.
+    pub data_only: Vec<PathBuf>,
     /// The upper layer.
     pub upper: Option<PathBuf>,
     /// Its scratch directory.
@@ -31,6 +33,8 @@ pub struct Request {
     pub index: bool,
     /// Renames of merged directories.
     pub redirects: Redirects,
+    /// Changes of metadata copy no data; `None` where nobody said so or otherwise.
+    pub metacopy: Option<bool>,
     /// Largest write request.
     pub max_write: Option<u32>,
     /// Serving threads.
@@ -50,6 +54,7 @@ impl Default for Request {
         Request {
             mount_point: None,
             lowers: Vec::new(),
+            data_only: Vec::new(),
             upper: None,
             work: None,
             marks: Marks::default(),
@@ -58,6 +63,7 @@ impl Default for Request {
             volatile: false,
             index: true,
             redirects: Redirects::default(),
+            metacopy: None,
             max_write: None,
             threads: None,
             flags: MountFlags::default(),
@@ -138,6 +144,12 @@ impl Request {
         Ok(Applied::Known)
     }
 
+    /// Whether changes of metadata copy no data: a file without data has to say where that
+    /// is before it is renamed, and so needs redirects (overlayfs.rst has the same rule).
+    pub fn spares_data(&self) -> bool {
+        self.metacopy.unwrap_or(true) && self.redirects.writes()
+    }
+
     /// As [`Request::apply`], but an unknown word is refused.
     ///
     /// # Errors
@@ -161,7 +173,17 @@ impl Request {
         let value = unescape(raw);
         let text = value.to_string_lossy();
         match effect {
-            Effect::Lower => self.lowers = split_paths(unquoted(raw)),
+            Effect::Lower => {
+                let layers = split_layers(unquoted(raw)).ok_or_else(|| {
+                    refuse(
+                        word,
+                        "a layer to be merged stands after a data-only one",
+                        "write lowerdir=A:B::DATA::DATA, with two colons before each of the last",
+                    )
+                })?;
+                (self.lowers, self.data_only) = (layers.merged, layers.data_only);
+            }
+            Effect::DataMore => self.data_only.push(value.into()),
             Effect::LowerMore => self.lowers.push(value.into()),
             Effect::Upper => self.upper = not_empty(word, value.into())?,
             Effect::Work => self.work = not_empty(word, value.into())?,
@@ -186,6 +208,9 @@ impl Request {
                     ("off", Redirects::Off),
                 ];
                 self.redirects = choice(word, &text, &all)?;
+            }
+            Effect::Metacopy => {
+                self.metacopy = Some(choice(word, &text, &[("on", true), ("off", false)])?);
             }
             Effect::Volatile => self.volatile = true,
             Effect::MaxWrite => {

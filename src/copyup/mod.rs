@@ -1,12 +1,14 @@
 //! Copy-up: a file of a lower layer comes to exist in the upper, at one stroke.
 
+pub mod complete;
 pub mod data;
 pub mod meta;
 pub mod nlink;
 pub mod publish;
 
 use crate::error::{Errno, Result, SysError, best_effort};
-use crate::layer::handle::{IdentityKeys, Origin};
+use crate::layer::handle::Origin;
+use crate::layer::keys::Keys;
 use crate::layer::scratch::Scratch;
 use crate::layer::{Layer, Look};
 use crate::merge::name::Name;
@@ -21,13 +23,23 @@ use meta::OwnerMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// How much of a file's data is wanted in the upper.
+/// How much of a file is needed in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum Need {
+    /// Owner, mode, times and xattrs; the data may stay where it is.
+    Meta,
     /// All of it.
     All,
-    /// This many bytes: the rest is about to be cut off.
+    /// This many bytes of its data: the rest is about to be cut off.
     Bytes(u64),
+}
+
+impl Need {
+    /// Whether `node` has what is needed.
+    pub fn is_met(self, node: &Node) -> bool {
+        let stack = node.stack();
+        stack.upper.is_some() && (self == Need::Meta || stack.data.is_none())
+    }
 }
 
 /// What copy-up needs beside the tree.
@@ -37,21 +49,38 @@ pub struct Settings {
     pub volatile: bool,
     /// How owners are shown, and so how they are kept.
     pub owners: OwnerMap,
+    /// A change of metadata copies no data.
+    pub metacopy: bool,
 }
 
-/// Makes `node` exist in the upper, and its ancestors before it.
+impl Settings {
+    /// Whether a file of type and mode `mode` can be copied to `upper` without its data.
+    /// Where marks are files, nobody who reads them knows of metacopy.
+    pub fn spares_data(&self, upper: &Layer, mode: u32) -> bool {
+        self.metacopy
+            && mode & S_IFMT == S_IFREG
+            && upper.records_identity(mode)
+            && !upper.caps.writes_files
+    }
+}
+
+/// Makes as much of `node` exist in the upper as is needed, and its ancestors before it.
 ///
 /// # Errors
 /// EROFS without an upper; whatever the copying met, and then nothing has changed.
-pub fn ensure(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -> Result<()> {
-    while !node.in_upper() {
+pub fn ensure(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
+    while !need.is_met(node) {
+        if node.in_upper() {
+            complete::complete(tree, settings, node, need)?;
+            continue;
+        }
         let next = topmost_missing(node);
-        let keep = if next.ino == node.ino {
-            keep
+        let need = if next.ino == node.ino {
+            need
         } else {
-            Keep::All
+            Need::Meta
         };
-        copy_up_one(tree, settings, &next, keep)?;
+        copy_up_one(tree, settings, &next, need)?;
     }
     Ok(())
 }
@@ -77,6 +106,8 @@ struct Job<'a> {
     upper: &'a Arc<Layer>,
     source: Source,
     temp: Vec<u8>,
+    /// What is copied of its data.
+    need: Need,
 }
 
 /// The lower file.
@@ -86,7 +117,7 @@ struct Source {
     look: Look,
 }
 
-fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -> Result<()> {
+fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
     let upper = tree.upper_layer()?;
     let scratch = tree.layers.scratch.as_ref().ok_or(Errno::EROFS)?;
     let _single_flight = node.copyup.lock();
@@ -102,6 +133,8 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -
     }
     let (layer, door) = tree.door(node)?;
     let look = layer.look(door.at())?;
+    let spared =
+        need == Need::Meta && look.stat.size > 0 && settings.spares_data(upper, look.stat.mode);
     let job = Job {
         tree,
         settings,
@@ -110,8 +143,12 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -
         upper,
         source: Source { layer, door, look },
         temp: scratch.temp_name(),
+        need: match need {
+            Need::Meta if !spared => Need::All,
+            need => need,
+        },
     };
-    let done = job.run(&place, keep);
+    let done = job.run(&place);
     if done.is_err() {
         scratch.discard(&job.temp);
     }
@@ -119,10 +156,10 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, keep: Keep) -
 }
 
 impl Job<'_> {
-    fn run(&self, place: &Place, keep: Keep) -> Result<()> {
+    fn run(&self, place: &Place) -> Result<()> {
         let origin = self.origin()?;
         let indexed = self.index_name(origin.as_ref());
-        let recorded = self.make(keep, origin.as_ref(), indexed.is_some())?;
+        let recorded = self.make(origin.as_ref(), indexed.is_some())?;
         let at = At::new(self.scratch.dir(), &self.temp);
         let ino = fs::stat(at)?.ino;
         self.tree.adopt(ino, (!recorded).then_some(self.node.ino));
@@ -140,7 +177,7 @@ impl Job<'_> {
         if let Some(name) = indexed {
             self.tree.set_place(self.node, Place::Indexed(name.into()));
         }
-        let stack = self.node.stack().copied_up(ino);
+        let stack = self.node.stack().copied_up(ino, self.need != Need::Meta);
         self.node.set_stack(stack);
         self.tree.files.forget(self.node.ino);
         Ok(())
@@ -169,13 +206,13 @@ impl Job<'_> {
     }
 
     /// Makes the whole file under its temporary name; whether its origin is recorded.
-    fn make(&self, keep: Keep, origin: Option<&Origin>, indexed: bool) -> Result<bool> {
+    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<bool> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
         let mut data = None;
         match stat.mode & S_IFMT {
-            S_IFREG => data = self.copy_data(at, keep)?,
+            S_IFREG => data = self.make_file(at)?,
             S_IFDIR => fs::mkdir(at, 0o700)?,
             S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
             kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
@@ -192,7 +229,7 @@ impl Job<'_> {
         )?;
         let mut recorded = origin.is_some();
         if let Some(origin) = origin {
-            let keys = self.upper.identity_keys();
+            let keys = self.upper.keys();
             let set = crate::sys::xattr::set(at, keys.origin, origin.as_bytes(), 0);
             match set {
                 // No such xattr on this kind of file: its number is kept in memory.
@@ -217,18 +254,35 @@ impl Job<'_> {
         Ok(recorded)
     }
 
-    /// Copies the data; the new file, if it has any.
-    fn copy_data(&self, at: At<'_>, keep: Keep) -> Result<Option<OwnedFd>> {
-        let from = self
-            .tree
-            .open(self.node, O_RDONLY | crate::sys::fs::O_NONBLOCK)?;
-        let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
+    /// Makes a regular file with as much of the data as is needed; the new file, if any
+    /// was copied.
+    fn make_file(&self, at: At<'_>) -> Result<Option<OwnedFd>> {
         let stat = &self.source.look.stat;
-        let len = match keep {
-            Keep::All => stat.size,
-            Keep::Bytes(n) => n.min(stat.size),
+        let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
+        let len = match self.need {
+            Need::Meta => {
+                self.upper.mark_metacopy(At::fd(&to))?;
+                io::truncate(&to, stat.size)?;
+                return Ok(None);
+            }
+            Need::All => stat.size,
+            Need::Bytes(n) => n.min(stat.size),
         };
-        data::copy(&self.source.layer, &from, &to, stat, len)?;
+        let flags = O_RDONLY | fs::O_NONBLOCK;
+        match &self.node.stack().data {
+            Some(below) => {
+                let (layer, from) = self.tree.open_below(below, flags)?;
+                let source = fs::stat(At::fd(&from))?;
+                data::copy(&layer, &from, &to, &source, len.min(source.size))?;
+                if source.size < len {
+                    io::truncate(&to, len)?;
+                }
+            }
+            None => {
+                let from = self.tree.open(self.node, flags)?;
+                data::copy(&self.source.layer, &from, &to, stat, len)?;
+            }
+        }
         Ok((len > 0).then_some(to))
     }
 
@@ -246,7 +300,7 @@ impl Job<'_> {
                 let index = self.tree.index_dir()?;
                 let entry = At::new(&*index, index_name);
                 publish::publish(temp, entry)?;
-                let keys = self.upper.identity_keys();
+                let keys = self.upper.keys();
                 let links = self.source.look.stat.nlink;
                 let linked = link_counted(keys, entry, to, links, None);
                 if let Err(e) = linked {
@@ -273,7 +327,7 @@ pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
     if part.impure.get() == Some(true) {
         return Ok(());
     }
-    let keys = tree.upper_layer()?.identity_keys();
+    let keys = tree.upper_layer()?.keys();
     match crate::sys::xattr::set(At::fd(&**fd), keys.impure, b"y", 0) {
         Ok(()) => {}
         Err(SysError {
@@ -313,7 +367,7 @@ pub fn ensure_alias(
     let before = fs::stat(At::fd(&*dir))?;
     let index = tree.index_dir()?;
     let entry = At::new(&*index, &index_name);
-    let keys = tree.upper_layer()?.identity_keys();
+    let keys = tree.upper_layer()?.keys();
     let own = fs::stat(entry)?.nlink;
     let links = nlink::read(keys, entry, own, Some(lower_links))?.unwrap_or(lower_links);
     // The link changes the upper's count but not the union's, so for the while the
@@ -331,7 +385,7 @@ pub fn ensure_alias(
 /// makes the count of `links` relative to the upper file again; or else changes nothing,
 /// where the upper file's own count was `own` before.
 fn link_counted(
-    keys: &IdentityKeys,
+    keys: &Keys,
     entry: At<'_>,
     to: At<'_>,
     links: u32,

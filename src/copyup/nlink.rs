@@ -5,7 +5,7 @@
 //! changes the upper's count and the union's alike, so at rest the upper is the base.
 
 use crate::error::SysError;
-use crate::layer::handle::IdentityKeys;
+use crate::layer::keys::Keys;
 use crate::sys::path::At;
 use crate::sys::xattr;
 
@@ -26,7 +26,8 @@ fn encode(base: Base, links: u32) -> String {
     format!("{letter}{:+}", i64::from(links) - i64::from(own))
 }
 
-fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
+/// The link count that `value` says, `upper` and `lower` being the own counts of the two files.
+pub fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
     let text = std::str::from_utf8(value).ok()?;
     let base = match text.get(..1)? {
         "U" => upper,
@@ -34,7 +35,7 @@ fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
         _ => return None,
     };
     let difference: i64 = text.get(1..)?.parse().ok()?;
-    u32::try_from(i64::from(base) + difference).ok()
+    u32::try_from(i64::from(base).checked_add(difference)?).ok()
 }
 
 /// The union's link count of the file `at`, whose own is `upper`; `None` where it is
@@ -43,7 +44,7 @@ fn decode(value: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
 /// # Errors
 /// getxattr's.
 pub fn read(
-    keys: &IdentityKeys,
+    keys: &Keys,
     at: At<'_>,
     upper: u32,
     lower: Option<u32>,
@@ -57,7 +58,7 @@ pub fn read(
 ///
 /// # Errors
 /// getxattr's.
-pub fn is_unsettled(keys: &IdentityKeys, at: At<'_>) -> Result<bool, SysError> {
+pub fn is_unsettled(keys: &Keys, at: At<'_>) -> Result<bool, SysError> {
     Ok(xattr::get_optional(at, keys.nlink)?.is_some_and(|value| value.starts_with(b"L")))
 }
 
@@ -66,7 +67,7 @@ pub fn is_unsettled(keys: &IdentityKeys, at: At<'_>) -> Result<bool, SysError> {
 ///
 /// # Errors
 /// Those of reading and recording.
-pub fn settle(keys: &IdentityKeys, at: At<'_>, upper: u32, lower: u32) -> Result<(), SysError> {
+pub fn settle(keys: &Keys, at: At<'_>, upper: u32, lower: u32) -> Result<(), SysError> {
     match xattr::get_optional(at, keys.nlink)? {
         Some(value) if value.starts_with(b"L") => match decode(&value, upper, Some(lower)) {
             Some(links) => write(keys, at, Base::Upper(upper), links),
@@ -80,7 +81,7 @@ pub fn settle(keys: &IdentityKeys, at: At<'_>, upper: u32, lower: u32) -> Result
 ///
 /// # Errors
 /// setxattr's.
-pub fn write(keys: &IdentityKeys, at: At<'_>, base: Base, links: u32) -> Result<(), SysError> {
+pub fn write(keys: &Keys, at: At<'_>, base: Base, links: u32) -> Result<(), SysError> {
     xattr::set(at, keys.nlink, encode(base, links).as_bytes(), 0)
 }
 
@@ -99,6 +100,8 @@ mod tests {
             (b"U+1", Some(3)),
             (b"U-1", Some(1)),
             (b"U-9", None),
+            (b"U+9223372036854775807", None),
+            (b"L-9223372036854775808", None),
             (b"X+1", None),
             (b"", None),
             (b"U", None),

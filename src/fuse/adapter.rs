@@ -8,7 +8,7 @@ use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use crate::config::plan::{CacheTimeout, MountPlan};
 use crate::error::{Errno, Result};
 use crate::sys::creds::Caller;
-use crate::union::{Entry, New, SetAttr, Union, Writer};
+use crate::union::{Entry, Need, New, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
@@ -68,9 +68,10 @@ impl Adapter {
         &self.union
     }
 
-    /// Whether changing `ino` has to copy so much that it is done elsewhere.
-    fn takes_long(&self, ino: INodeNo) -> bool {
-        self.union.bytes_to_copy_up(ino.0) > LONG_COPY
+    /// Whether a change of `ino` that needs `need` has to copy so much that it is done
+    /// elsewhere.
+    fn takes_long(&self, ino: INodeNo, need: Need) -> bool {
+        self.union.bytes_to_copy_up(ino.0, need) > LONG_COPY
     }
 
     fn answer_entry(&self, reply: ReplyEntry, result: Result<Entry<'_>>) {
@@ -248,7 +249,7 @@ impl fuser::Filesystem for Adapter {
             Ok(a) => reply.attr(&ttl, &attr(&a)),
             Err(e) => reply.error(errno(e)),
         };
-        if self.takes_long(ino) {
+        if self.takes_long(ino, set.need()) {
             elsewhere("setattr", act);
         } else {
             guarded("setattr", act);
@@ -431,7 +432,7 @@ impl fuser::Filesystem for Adapter {
                 };
                 written(reply, union.write(ino.0, offset, data, by));
             };
-            if self.takes_long(ino) {
+            if self.takes_long(ino, Need::All) {
                 let data = data.to_vec();
                 elsewhere("write", move || put(&data));
             } else {
@@ -714,7 +715,7 @@ impl fuser::Filesystem for Adapter {
             let who = caller(request, 0);
             let union = self.union.clone();
             let act = move || written(reply, union.copy_file_range(from, to, len, &who));
-            if len as u64 > LONG_COPY || self.takes_long(ino_out) {
+            if len as u64 > LONG_COPY || self.takes_long(ino_out, Need::All) {
                 elsewhere("copy_file_range", act);
             } else {
                 act();

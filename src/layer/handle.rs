@@ -9,9 +9,8 @@
 
 use super::Layer;
 use crate::error::{Errno, SysError};
-use crate::sys::fs::{self, S_IFDIR, S_IFMT, S_IFREG};
+use crate::sys::fs;
 use crate::sys::path::At;
-use std::ffi::CStr;
 
 const MAGIC: u8 = 0xfb;
 const HEAD: usize = 21;
@@ -59,6 +58,25 @@ impl Origin {
         &self.0
     }
 
+    /// The file handle, as name_to_handle_at(2) gave it.
+    pub fn handle(&self) -> fs::FileHandle {
+        fs::FileHandle {
+            kind: self.0.get(4).copied().unwrap_or_default(),
+            bytes: self.0.get(HEAD..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The origin whose index entry is called `name`.
+    pub fn from_index_name(name: &[u8]) -> Option<Origin> {
+        let digits = std::str::from_utf8(name).ok()?;
+        let bytes = name
+            .chunks(2)
+            .enumerate()
+            .map(|(i, _)| u8::from_str_radix(digits.get(i * 2..i * 2 + 2)?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?;
+        Origin::from_disk(bytes)
+    }
+
     /// The name of its index entry.
     pub fn index_name(&self) -> Vec<u8> {
         self.0
@@ -100,41 +118,6 @@ impl Origin {
     }
 }
 
-/// The xattrs that record identities, in the namespace that a mount writes.
-#[derive(Debug)]
-pub struct IdentityKeys {
-    /// Where an upper file came from.
-    pub origin: &'static CStr,
-    /// Marks a directory in which some entry has an origin.
-    pub impure: &'static CStr,
-    /// The link count of an indexed file, relative to the lower or the upper one.
-    pub nlink: &'static CStr,
-}
-
-const TRUSTED: IdentityKeys = IdentityKeys {
-    origin: c"trusted.overlay.origin",
-    impure: c"trusted.overlay.impure",
-    nlink: c"trusted.overlay.nlink",
-};
-const USER: IdentityKeys = IdentityKeys {
-    origin: c"user.overlay.origin",
-    impure: c"user.overlay.impure",
-    nlink: c"user.overlay.nlink",
-};
-
-impl Layer {
-    /// Whether this upper can keep those of a file of type and mode `mode`: `user.` xattrs
-    /// are for regular files and directories alone (xattr(7)).
-    pub fn records_identity(&self, mode: u32) -> bool {
-        self.caps.trusted || self.caps.user_xattrs && matches!(mode & S_IFMT, S_IFREG | S_IFDIR)
-    }
-
-    /// The identity xattrs in the namespace that this upper is written in.
-    pub fn identity_keys(&self) -> &'static IdentityKeys {
-        if self.caps.trusted { &TRUSTED } else { &USER }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +132,11 @@ mod tests {
         assert_eq!(origin.inode(0xef53), Some(1337));
         assert_eq!(origin.index_name().len(), 58);
         assert!(origin.index_name().starts_with(b"00fb1d0001"));
+        let again = Origin::from_index_name(&origin.index_name());
+        assert_eq!(again, Some(origin.clone()));
+        for bad in [&b""[..], b"00fb", b"x", b"00fb1d000", b"\xff\xff"] {
+            assert_eq!(Origin::from_index_name(bad), None);
+        }
         for cut in 0..bytes.len() {
             assert_eq!(Origin::from_disk(bytes[..cut].to_vec()), None);
         }

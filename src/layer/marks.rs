@@ -72,38 +72,13 @@ pub struct Hints {
     pub files: Known,
     /// Whether empty files with the whiteout xattr are there.
     xattrs: Known,
+    /// Whether copied-up files are there (`overlay.impure`).
+    pub(super) impure: Known,
 }
 
-/// The xattrs of one namespace.
-struct Keys {
-    opaque: &'static CStr,
-    whiteout: &'static CStr,
-}
-
-const TRUSTED: Keys = Keys {
-    opaque: c"trusted.overlay.opaque",
-    whiteout: c"trusted.overlay.whiteout",
-};
-const USER: Keys = Keys {
-    opaque: c"user.overlay.opaque",
-    whiteout: c"user.overlay.whiteout",
-};
 const FUSE_OVERLAYFS_OPAQUE: &CStr = c"user.fuseoverlayfs.opaque";
 
 impl Layer {
-    /// Which namespaces of overlayfs xattrs this layer is believed in: of an upper,
-    /// the one that this mount writes, since whoever may write the other one may
-    /// not steer the mount.
-    fn believed(&self) -> &'static [Keys] {
-        static BOTH: [Keys; 2] = [TRUSTED, USER];
-        match (self.is_upper, self.caps.trusted) {
-            (true, true) => &BOTH[..1],
-            (true, false) => &BOTH[1..],
-            (false, true) => &BOTH,
-            (false, false) => &BOTH[1..],
-        }
-    }
-
     /// What one look at `name` in directory `dir` of this layer says.
     pub fn sighting(&self, dir: At<'_>, hints: &Hints, name: &[u8], stat: &Stat) -> Sighting {
         if stat.is_whiteout_device() {
@@ -115,7 +90,7 @@ impl Layer {
         let maybe = stat.is_file() && stat.size == 0;
         if maybe && self.has_xattr_whiteouts(dir, hints) {
             let at = At { dir: dir.dir, name };
-            if self.believed().iter().any(|k| has(at, k.whiteout)) {
+            if self.hiding_keys().iter().any(|k| has(at, k.whiteout)) {
                 return Sighting::Whiteout;
             }
         }
@@ -128,7 +103,7 @@ impl Layer {
             return yes;
         }
         let yes = self
-            .believed()
+            .hiding_keys()
             .iter()
             .any(|k| value_is(dir, k.opaque, b"x"));
         hints.xattrs.learn(yes);
@@ -163,7 +138,7 @@ impl Layer {
         };
         let listed = |key: &CStr| super::private::names(&list).any(|n| n == key.to_bytes());
         for key in self
-            .believed()
+            .hiding_keys()
             .iter()
             .map(|k| k.opaque)
             .chain([FUSE_OVERLAYFS_OPAQUE])
@@ -239,8 +214,7 @@ impl Layer {
             let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
             return fs::utimens(dir, atime, mtime);
         }
-        let keys = if self.caps.trusted { &TRUSTED } else { &USER };
-        xattr::set(at, keys.opaque, b"y", 0)
+        xattr::set(at, self.keys().opaque, b"y", 0)
     }
 }
 

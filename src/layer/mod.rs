@@ -2,7 +2,9 @@
 
 pub mod dirfds;
 pub mod handle;
+pub mod keys;
 pub mod marks;
+pub mod metacopy;
 pub mod open;
 pub mod private;
 pub mod probe;
@@ -12,7 +14,7 @@ pub mod scratch;
 use crate::error::SysError;
 use crate::sys::fs::{self, Stat};
 use crate::sys::path::At;
-use dirfds::DirFds;
+use dirfds::{DirFds, RealDir};
 use marks::Known;
 use probe::Caps;
 use scratch::Scratch;
@@ -77,6 +79,9 @@ pub struct LayerSet {
     pub upper: Option<Arc<Layer>>,
     /// The read-only layers, topmost first.
     pub lowers: Vec<Arc<Layer>>,
+    /// The roots of the layers below those, which are not merged and only give their data
+    /// to files that redirect to it (overlayfs.rst, "Data-only lower layers").
+    pub data_only: Vec<Arc<RealDir>>,
     /// The work directory; there is one where there is an upper.
     pub scratch: Option<Scratch>,
     /// Open directories.
@@ -87,5 +92,10 @@ impl LayerSet {
     /// The topmost layer.
     pub fn top(&self) -> Option<&Arc<Layer>> {
         self.upper.as_ref().or(self.lowers.first())
+    }
+
+    /// Whether nothing lies below `layer`.
+    pub fn is_bottom(&self, layer: &Layer) -> bool {
+        self.data_only.is_empty() && self.lowers.last().is_none_or(|l| l.index == layer.index)
     }
 }

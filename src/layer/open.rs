@@ -1,21 +1,27 @@
 //! Opens the layers of a plan.
 
-use super::dirfds::DirFds;
+use super::dirfds::{DirFds, RealDir};
 use super::marks::Known;
-use super::scratch::{Scratch, lock_patiently};
+use super::scratch::{MOUNT_PATIENCE, SETTLING, Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
 use crate::config::plan::{MountPlan, UpperPlan};
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_PATH, O_RDONLY};
 use crate::sys::path::At;
+use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Descriptors for directories: at most this share of what the process may open.
 const DIR_FD_SHARE: u64 = 4;
 const DIR_FDS_MAX: u64 = 16384;
+/// As many for one walk through the upper.
+const INSPECTION_FDS: usize = 256;
+/// How long a human who asks is kept waiting for an upper that is in use.
+const INSPECTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens all layers of `plan`, locks the upper and its work directory, and sweeps.
 ///
@@ -32,18 +38,79 @@ pub fn open_layers(plan: &MountPlan) -> Result<LayerSet, MountError> {
         None => (None, None),
     };
     let first = usize::from(upper.is_some());
-    let lowers = plan
-        .lowers
-        .iter()
-        .enumerate()
-        .map(|(i, path)| open_lower(plan, path, first + i).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lowers = open_lowers(plan, first)?;
+    let data_only = open_data_only(plan, first + lowers.len())?;
     Ok(LayerSet {
         upper,
         lowers,
+        data_only,
         scratch,
         fds,
     })
+}
+
+fn open_lowers(plan: &MountPlan, first: usize) -> Result<Vec<Arc<Layer>>, MountError> {
+    plan.lowers
+        .iter()
+        .enumerate()
+        .map(|(i, path)| open_lower(plan, path, first + i).map(Arc::new))
+        .collect()
+}
+
+fn open_data_only(plan: &MountPlan, first: usize) -> Result<Vec<Arc<RealDir>>, MountError> {
+    plan.data_only
+        .iter()
+        .enumerate()
+        .map(|(i, path)| open_lower(plan, path, first + i))
+        .map(|layer| Ok(Arc::new(RealDir::root(Arc::new(layer?)))))
+        .collect()
+}
+
+/// Opens all layers of `plan` for looking at the upper, which is locked as for a mount,
+/// while nothing is swept, made or tried out in it: there is no scratch. The work
+/// directory comes with its lock.
+///
+/// # Errors
+/// As [`open_layers`]; where the plan has no upper.
+pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountError> {
+    let Some(paths) = &plan.upper else {
+        return Err(MountError::new(
+            "upper",
+            "none given",
+            "name the upper and its work directory",
+        ));
+    };
+    let rooms = enter_upper(plan, paths, INSPECTION_PATIENCE)?;
+    lock_patiently(
+        &rooms.work,
+        &paths.work,
+        "work directory",
+        INSPECTION_PATIENCE,
+    )?;
+    let mut caps = probe::lower(plan, &rooms.upper);
+    let trusted = xattr::get(At::fd(&rooms.upper), c"trusted.overlay.opaque");
+    caps.trusted &= !trusted.is_err_and(|e| e.errno == Errno::EOPNOTSUPP);
+    let lowers = open_lowers(plan, 1)?;
+    let data_only = open_data_only(plan, 1 + lowers.len())?;
+    let layers = LayerSet {
+        lowers,
+        data_only,
+        scratch: None,
+        fds: DirFds::new(INSPECTION_FDS),
+        upper: Some(Arc::new(Layer {
+            index: 0,
+            is_upper: true,
+            path: paths.upper.clone(),
+            mnt_id: rooms.stat.mnt_id,
+            dev: rooms.stat.dev,
+            private_mount: rooms.mount.is_some(),
+            _mount: rooms.mount,
+            clones: Known::default(),
+            caps,
+            root: Arc::new(rooms.upper),
+        })),
+    };
+    Ok((layers, rooms.work))
 }
 
 fn open_root(path: &Path, flags: i32, role: &str) -> Result<OwnedFd, MountError> {
@@ -100,11 +167,25 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
     })
 }
 
-fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), MountError> {
+/// The upper and its work directory, opened and not yet tried out.
+struct UpperRooms {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// The private copy of the mount that they are reached through.
+    mount: Option<OwnedFd>,
+    stat: fs::Stat,
+}
+
+/// Opens the upper and its work directory, and takes the upper's lock.
+fn enter_upper(
+    plan: &MountPlan,
+    paths: &UpperPlan,
+    patience: Duration,
+) -> Result<UpperRooms, MountError> {
     let path = &paths.upper;
-    let mut root = open_root(path, O_RDONLY, "upper directory")?;
+    let mut upper = open_root(path, O_RDONLY, "upper directory")?;
     let mut work = open_root(&paths.work, O_RDONLY, "work directory")?;
-    let mut stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
+    let mut stat = fs::stat(At::fd(&upper)).map_err(|e| unusable(path, e))?;
     let work_stat = fs::stat(At::fd(&work)).map_err(|e| unusable(&paths.work, e))?;
     if stat.dev != work_stat.dev || stat.mnt_id != work_stat.mnt_id {
         return Err(MountError::new(
@@ -121,13 +202,31 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         && creds::is_system_admin()
         && let Some(copy) = best_effort("copy the upper's mount", copy_of_mount(paths, &stat))
     {
-        (root, work) = (copy.upper, copy.work);
+        (upper, work) = (copy.upper, copy.work);
         mount = Some(copy.mount);
-        stat = fs::stat(At::fd(&root)).map_err(|e| unusable(path, e))?;
+        stat = fs::stat(At::fd(&upper)).map_err(|e| unusable(path, e))?;
     }
-    lock_patiently(&root, path, "upper directory")?;
-    let scratch = Scratch::open(work, &paths.work, plan.index)?;
-    let caps = probe::upper(plan, &root, &scratch).map_err(|e| {
+    lock_patiently(&upper, path, "upper directory", patience)?;
+    Ok(UpperRooms {
+        upper,
+        work,
+        mount,
+        stat,
+    })
+}
+
+fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), MountError> {
+    let path = &paths.upper;
+    let rooms = enter_upper(plan, paths, MOUNT_PATIENCE)?;
+    if fs::stat(At::new(&rooms.work, SETTLING)).is_ok() {
+        return Err(MountError::new(
+            path.display(),
+            "plyfs settle was interrupted while it moved the marks to the other namespace",
+            "run it again",
+        ));
+    }
+    let scratch = Scratch::open(rooms.work, &paths.work, plan.index)?;
+    let caps = probe::upper(plan, &rooms.upper, &scratch).map_err(|e| {
         MountError::new(
             paths.work.display(),
             format_args!("the upper's marks cannot be written there: {e}"),
@@ -139,13 +238,13 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         index: 0,
         is_upper: true,
         path: path.into(),
-        mnt_id: stat.mnt_id,
-        dev: stat.dev,
-        private_mount: mount.is_some(),
-        _mount: mount,
+        mnt_id: rooms.stat.mnt_id,
+        dev: rooms.stat.dev,
+        private_mount: rooms.mount.is_some(),
+        _mount: rooms.mount,
         clones: Known::default(),
         caps,
-        root: Arc::new(root),
+        root: Arc::new(rooms.upper),
     };
     Ok((layer, scratch))
 }

@@ -45,6 +45,31 @@ pub fn is_own(name: &[u8]) -> bool {
     to_user(name).is_none()
 }
 
+/// Whose namespace one of our attributes is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// `trusted.overlay.`
+    Trusted,
+    /// `user.overlay.`
+    User,
+    /// `user.fuseoverlayfs.`
+    FuseOverlayfs,
+}
+
+/// The attribute `name` on disk as a namespace and a word, if it is ours.
+pub fn split_own(name: &[u8]) -> Option<(Space, &[u8])> {
+    if !is_own(name) {
+        return None;
+    }
+    let (prefix, _) = own_prefix(name)?;
+    let space = match prefix {
+        b"trusted.overlay." => Space::Trusted,
+        b"user.overlay." => Space::User,
+        _ => Space::FuseOverlayfs,
+    };
+    Some((space, name.get(prefix.len()..)?))
+}
+
 /// The names of a listxattr(2) answer.
 pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == 0).filter(|name| !name.is_empty())
@@ -76,8 +101,19 @@ mod tests {
         ] {
             let disk = to_disk(name);
             assert!(!is_own(&disk), "{}", disk.escape_ascii());
+            assert_eq!(split_own(&disk), None);
             assert_eq!(to_user(&disk).as_deref(), Some(name));
         }
+    }
+
+    #[test]
+    fn what_is_ours_is_a_word_in_a_namespace() {
+        let trusted = split_own(b"trusted.overlay.opaque");
+        assert_eq!(trusted, Some((Space::Trusted, &b"opaque"[..])));
+        let user = split_own(b"user.overlay.origin");
+        assert_eq!(user, Some((Space::User, &b"origin"[..])));
+        let fuse = split_own(b"user.fuseoverlayfs.x");
+        assert_eq!(fuse, Some((Space::FuseOverlayfs, &b"x"[..])));
     }
 
     #[test]

@@ -1,22 +1,15 @@
-//! Redirects: an upper directory's note of where its lower content lies, since it was
-//! renamed (overlayfs.rst, "redirect_dir").
+//! Redirects: an upper file's or directory's note of where its lower content lies, since
+//! it was renamed (overlayfs.rst, "redirect_dir" and "Metadata only copy up").
 //!
 //! The value is a name (beside where the directory is now) or an absolute path from
 //! the root of the layers. Nothing else is followed: every component is checked to be
 //! a name, and is opened in its directory, so that no redirect leads out of a layer.
 
 use super::Layer;
-use super::dirfds::RealDir;
-use super::private;
 use crate::error::{Errno, SysError};
 use crate::merge::name::Name;
 use crate::sys::path::At;
 use crate::sys::xattr;
-use std::ffi::CStr;
-use std::sync::Arc;
-
-const TRUSTED: &CStr = c"trusted.overlay.redirect";
-const USER: &CStr = c"user.overlay.redirect";
 
 /// Where lower content lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +32,6 @@ impl Redirect {
             .map(Redirect::Path)
     }
 
-    /// The redirect to `dir` from anywhere.
-    pub fn to(dir: &Arc<RealDir>) -> Redirect {
-        let mut path = Vec::new();
-        let mut at = dir;
-        while let Some((parent, name)) = at.place() {
-            path.push(name.clone());
-            at = parent;
-        }
-        path.reverse();
-        Redirect::Path(path)
-    }
-
     fn to_disk(&self) -> Vec<u8> {
         match self {
             Redirect::Beside(name) => name.to_vec(),
@@ -60,40 +41,31 @@ impl Redirect {
 }
 
 impl Layer {
-    /// The redirect of the directory at `at`; one in a namespace that this layer is not
+    /// The redirect of the file or directory at `at`; one in a namespace that this layer is not
     /// believed in, or that makes no sense, is none.
     ///
     /// # Errors
     /// getxattr's.
     pub fn redirect(&self, at: At<'_>) -> Result<Option<Redirect>, SysError> {
-        let keys: &[&CStr] = match (self.is_upper, self.caps.trusted) {
-            (true, true) => &[TRUSTED],
-            (false, true) => &[TRUSTED, USER],
-            (_, false) => &[USER],
+        let Some(value) = xattr::get_optional(at, self.keys().redirect)? else {
+            return Ok(None);
         };
-        for key in keys {
-            if let Some(value) = xattr::get_optional(at, key)? {
-                let parsed = Redirect::parse(&value);
-                if parsed.is_none() {
-                    log::warn!(
-                        "{}: redirect {:?} leads nowhere: not followed",
-                        self.path.display(),
-                        value.escape_ascii().to_string()
-                    );
-                }
-                return Ok(parsed);
-            }
+        let parsed = Redirect::parse(&value);
+        if parsed.is_none() {
+            log::warn!(
+                "{}: redirect {:?} leads nowhere: not followed",
+                self.path.display(),
+                value.escape_ascii().to_string()
+            );
         }
-        Ok(None)
+        Ok(parsed)
     }
 
-    /// Writes the redirect of the upper directory at `at`.
+    /// Writes the redirect of the upper file or directory at `at`.
     ///
     /// # Errors
     /// setxattr's.
     pub fn set_redirect(&self, at: At<'_>, redirect: &Redirect) -> Result<(), SysError> {
-        let key = if self.caps.trusted { TRUSTED } else { USER };
-        debug_assert!(private::is_own(key.to_bytes()));
         if self.caps.writes_files {
             // Where marks are files, nobody who reads them knows redirects.
             return Err(SysError {
@@ -101,7 +73,18 @@ impl Layer {
                 errno: Errno::EOPNOTSUPP,
             });
         }
-        xattr::set(at, key, &redirect.to_disk(), 0)
+        xattr::set(at, self.keys().redirect, &redirect.to_disk(), 0)
+    }
+
+    /// Removes the redirect of the upper file at `at`, if it has one.
+    ///
+    /// # Errors
+    /// removexattr's.
+    pub fn drop_redirect(&self, at: At<'_>) -> Result<(), SysError> {
+        match xattr::remove(at, self.keys().redirect) {
+            Err(e) if e.errno == Errno::ENODATA => Ok(()),
+            other => other,
+        }
     }
 }
 

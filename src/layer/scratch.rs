@@ -5,6 +5,7 @@
 //! WORK/            locked with flock(2) while mounted
 //! WORK/work/       temporaries, named #1, #2, …; emptied at every start
 //! WORK/index/      copied-up hard links, by their origin (overlayfs.rst, "Index")
+//! WORK/settling    while `plyfs settle` moves the marks to the other namespace
 //! ```
 
 use crate::error::{Errno, MountError, SysError, best_effort};
@@ -20,8 +21,12 @@ use std::time::{Duration, Instant};
 const TEMPORARIES: &[u8] = b"work";
 const INDEX: &[u8] = b"index";
 
+/// In the work directory, where a settle that moves the marks to the other namespace notes
+/// that all of them are there, and is about to drop the old ones.
+pub const SETTLING: &[u8] = b"settling";
+
 /// How long a new mount waits for the daemon of the last one to let go.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+pub const MOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An open, locked and swept work directory.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ impl Scratch {
     /// # Errors
     /// When another mount keeps it, or it cannot be written.
     pub fn open(root: OwnedFd, path: &Path, with_index: bool) -> Result<Scratch, MountError> {
-        lock_patiently(&root, path, "work directory")?;
+        lock_patiently(&root, path, "work directory", MOUNT_PATIENCE)?;
         let refuse = |e: SysError| {
             MountError::new(
                 path.display(),
@@ -89,7 +94,12 @@ impl Scratch {
 ///
 /// # Errors
 /// When it is not let go in time.
-pub fn lock_patiently(dir: &OwnedFd, path: &Path, role: &str) -> Result<(), MountError> {
+pub fn lock_patiently(
+    dir: &OwnedFd,
+    path: &Path,
+    role: &str,
+    patience: Duration,
+) -> Result<(), MountError> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
@@ -103,7 +113,7 @@ pub fn lock_patiently(dir: &OwnedFd, path: &Path, role: &str) -> Result<(), Moun
             log::warn!("{}: {error}: mounted without a lock", path.display());
             return Ok(());
         }
-        if start.elapsed() >= LOCK_PATIENCE {
+        if start.elapsed() >= patience {
             return Err(MountError::new(
                 path.display(),
                 format_args!("the {role} is in use by another plyfs mount"),

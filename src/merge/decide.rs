@@ -59,8 +59,9 @@ pub struct Side {
     pub below: bool,
     /// Whether the union shows a directory there.
     pub is_dir: bool,
-    /// Whether the directory there merges lower content.
-    pub merged: bool,
+    /// Whether what the union shows there has lower content, by its name or a redirect: a
+    /// merged directory, or a file whose data is below.
+    pub redirected: bool,
 }
 
 /// One step of a rename, in order.
@@ -68,9 +69,9 @@ pub struct Side {
 pub enum Step {
     /// Make the source directory opaque: its new place has something below it.
     OpaqueSource,
-    /// Note in the source directory where its lower content lies.
+    /// Note in the source where its lower content lies.
     RedirectSource,
-    /// The same in the target directory (of an exchange).
+    /// The same in the target (of an exchange).
     RedirectTarget,
     /// Make the target directory opaque (of an exchange).
     OpaqueTarget,
@@ -93,7 +94,7 @@ pub enum Step {
 /// `to_dirty`: the target is a directory whose upper part is not really empty.
 pub fn rename(from: Side, to: Side, to_dirty: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    if from.merged {
+    if from.redirected {
         steps.push(Step::RedirectSource);
     } else if from.is_dir && to.below {
         steps.push(Step::OpaqueSource);
@@ -117,12 +118,12 @@ pub fn rename(from: Side, to: Side, to_dirty: bool) -> Vec<Step> {
 /// The steps of RENAME_EXCHANGE.
 pub fn exchange(from: Side, to: Side) -> Vec<Step> {
     let mut steps = Vec::new();
-    if from.merged {
+    if from.redirected {
         steps.push(Step::RedirectSource);
     } else if from.is_dir && to.below {
         steps.push(Step::OpaqueSource);
     }
-    if to.merged {
+    if to.redirected {
         steps.push(Step::RedirectTarget);
     } else if to.is_dir && from.below {
         steps.push(Step::OpaqueTarget);
@@ -209,7 +210,7 @@ mod tests {
                                 upper,
                                 below,
                                 is_dir,
-                                merged: false,
+                                redirected: false,
                             };
                             let from = side(UpperHas::Something, from_below, dir);
                             let to = side(to_upper, to_below, dir && to_shown);
@@ -240,7 +241,7 @@ mod tests {
             upper: UpperHas::Something,
             below: true,
             is_dir: true,
-            merged: true,
+            redirected: true,
         };
         assert_eq!(
             rename(side, side, false),

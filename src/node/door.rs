@@ -1,6 +1,6 @@
 //! The one way from a node to a real file.
 
-use super::stack::Lower;
+use super::stack::{DataBelow, Lower};
 use super::{Node, Place, Tree};
 use crate::error::{Errno, Result, SysError};
 use crate::layer::dirfds::{RealDir, open_dir};
@@ -281,6 +281,31 @@ impl Tree {
             };
             Ok((fd, ino))
         })
+    }
+
+    /// Opens the file that has the data of `node`.
+    ///
+    /// # Errors
+    /// As [`Tree::on_file`]; EIO where the data is lost.
+    pub fn open_data(&self, node: &Node, flags: i32) -> Result<OwnedFd> {
+        match &node.stack().data {
+            Some(below) => Ok(self.open_below(below, flags)?.1),
+            None => self.open(node, flags),
+        }
+    }
+
+    /// Opens a lower file that has another's data, and says which layer it is in.
+    ///
+    /// # Errors
+    /// EIO where the data is lost, else openat's.
+    pub fn open_below(&self, below: &DataBelow, flags: i32) -> Result<(Arc<Layer>, OwnedFd)> {
+        let DataBelow::File(dir, name) = below else {
+            return Err(Errno::EIO);
+        };
+        let above = self.layers.fds.lower(dir)?;
+        let at = At::new(&*above, name);
+        let fd = open_unhindered(&dir.layer, at, flags | fs::O_NOFOLLOW, true)?;
+        Ok((dir.layer.clone(), fd))
     }
 
     /// The parent of `node` and its name there.

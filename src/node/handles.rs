@@ -18,7 +18,8 @@ use std::sync::Arc;
 struct OpenFile {
     fd: Arc<OwnedFd>,
     writable: bool,
-    /// The stack's upper when it was opened: a copy-up makes the descriptor stale.
+    /// Which upper file had the data when it was opened: copying the data up makes the
+    /// descriptor stale.
     upper: Option<u64>,
 }
 
@@ -67,7 +68,7 @@ impl Tree {
         self.descriptor(node, false)
     }
 
-    /// A descriptor for writing `node`, whose upper part must exist.
+    /// A descriptor for writing `node`, whose data must be in the upper.
     ///
     /// # Errors
     /// As [`Tree::reader`].
@@ -83,7 +84,7 @@ impl Tree {
                 Errno::EINVAL
             });
         }
-        let upper = node.stack().upper;
+        let upper = node.stack().data_upper();
         if let Some(open) = self.files.get(node.ino)
             && open.upper == upper
             && (open.writable || !write)
@@ -99,7 +100,7 @@ impl Tree {
                 Err(_) => (self.open(node, O_RDONLY | O_NONBLOCK)?, false),
             },
             None if write => return Err(Errno::EROFS),
-            None => (self.open(node, O_RDONLY | O_NONBLOCK)?, false),
+            None => (self.open_data(node, O_RDONLY | O_NONBLOCK)?, false),
         };
         let fd = Arc::new(fd);
         self.keep_open(node, fd.clone(), writable, upper);

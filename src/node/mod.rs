@@ -193,6 +193,7 @@ impl Tree {
         let stack = Stack {
             upper: layers.upper.as_ref().map(|_| stat.ino),
             lower: Lower::Dirs(dirs),
+            data: None,
         };
         let root = Arc::new(Node::new(ROOT, S_IFDIR, Place::Root, stack));
         let table = NodeTable::default();
@@ -234,6 +235,12 @@ impl Tree {
             return self.inos.write().assign_apart(dir, name);
         }
         self.ino_of(real)
+    }
+
+    /// A number for what is shown as `name` in `dir`, where the one of its real file is
+    /// another's.
+    pub fn ino_apart(&self, dir: Ino, name: &[u8]) -> Ino {
+        self.inos.write().assign_apart(dir, name)
     }
 
     /// Whether hard links of a lower layer, of type and mode `mode`, are several files

@@ -12,6 +12,17 @@ pub struct Stack {
     pub upper: Option<u64>,
     /// Its parts below.
     pub lower: Lower,
+    /// Where its data is, if the topmost part has only metadata.
+    pub data: Option<Box<DataBelow>>,
+}
+
+/// Where the data of a file is that has none of its own (`overlay.metacopy`).
+#[derive(Clone, Debug)]
+pub enum DataBelow {
+    /// This name in that directory.
+    File(Arc<RealDir>, Name),
+    /// Nowhere: it can be seen, renamed and removed, but not read.
+    Lost,
 }
 
 /// The parts of a file in lower layers.
@@ -31,6 +42,7 @@ impl Stack {
         Stack {
             upper: Some(ino),
             lower: Lower::None,
+            data: None,
         }
     }
 
@@ -47,15 +59,34 @@ impl Stack {
         !self.lower_dirs().is_empty()
     }
 
-    /// The same with a part in the upper: a copied-up file needs its lower part no
-    /// more, a directory goes on merging.
-    pub fn copied_up(&self, ino: u64) -> Stack {
+    /// Whether it must say where its lower content lies before it gets another name.
+    pub fn needs_redirect(&self) -> bool {
+        self.is_merged() || self.data.is_some()
+    }
+
+    /// The inode number of the upper file that has the data; `None` where a lower one
+    /// has it.
+    pub fn data_upper(&self) -> Option<u64> {
+        self.upper.filter(|_| self.data.is_none())
+    }
+
+    /// The same with a part in the upper: a copied-up file needs its lower part no more,
+    /// but for its data where that was not copied; a directory goes on merging.
+    pub fn copied_up(&self, ino: u64, with_data: bool) -> Stack {
+        let data = || match (&self.data, &self.lower) {
+            (Some(data), _) => Some(data.clone()),
+            (None, Lower::File(dir, name)) => {
+                Some(Box::new(DataBelow::File(dir.clone(), name.clone())))
+            }
+            (None, _) => None,
+        };
         Stack {
             upper: Some(ino),
             lower: match &self.lower {
                 Lower::Dirs(dirs) => Lower::Dirs(dirs.clone()),
                 _ => Lower::None,
             },
+            data: if with_data { None } else { data() },
         }
     }
 }

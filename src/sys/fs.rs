@@ -504,6 +504,42 @@ pub fn file_handle(at: At<'_>) -> Result<FileHandle, SysError> {
     })
 }
 
+/// Whether the filesystem that the open file `any` is on still has the file of `handle`:
+/// open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH.
+pub fn has_handle(any: &impl AsFd, handle: &FileHandle) -> Result<bool, SysError> {
+    const ROOM: usize = libc::MAX_HANDLE_SZ as usize;
+    #[repr(C)]
+    struct Handle {
+        head: libc::file_handle,
+        bytes: [u8; ROOM],
+    }
+    // SAFETY: both parts are integers, for which zero is a value.
+    let mut raw: Handle = unsafe { MaybeUninit::zeroed().assume_init() };
+    let Some(room) = raw.bytes.get_mut(..handle.bytes.len()) else {
+        return Ok(false);
+    };
+    room.copy_from_slice(&handle.bytes);
+    raw.head.handle_bytes = handle.bytes.len() as libc::c_uint;
+    raw.head.handle_type = i32::from(handle.kind);
+    // SAFETY: `raw` holds the handle and as many bytes as it says.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            any.as_fd().as_raw_fd(),
+            (&raw mut raw).cast(),
+            O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    match check("open_by_handle_at", fd) {
+        Ok(fd) => {
+            // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            Ok(true)
+        }
+        Err(e) if matches!(e.errno, Errno::ESTALE | Errno::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// flock(2), exclusive and without waiting; EAGAIN where another has it.
 pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
     // SAFETY: a live descriptor.

@@ -1,10 +1,11 @@
 //! Attributes: what a file is like, and changing it.
 
 use super::Union;
-use crate::copyup::{Keep, nlink};
+use crate::copyup::{Need, nlink};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
+use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
 use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
@@ -39,6 +40,13 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
+}
+
+impl SetAttr {
+    /// How much of a file this needs in the upper.
+    pub fn need(&self) -> Need {
+        self.size.map_or(Need::Meta, Need::Bytes)
+    }
 }
 
 impl Union {
@@ -84,10 +92,26 @@ impl Union {
         if matches!(node.place(), Place::Gone) {
             stat.nlink = 0;
         }
+        if let Some(blocks) = self.blocks_below(node) {
+            stat.blocks = blocks;
+        }
         Attr {
             ino: node.ino,
             stat,
         }
+    }
+
+    /// How much room the data of `node` takes, where it is not where the rest is.
+    fn blocks_below(&self, node: &Node) -> Option<u64> {
+        let stack = node.stack();
+        let DataBelow::File(dir, name) = stack.data.as_deref()? else {
+            return None;
+        };
+        let found = self.tree.layers.fds.lower(dir).and_then(|fd| {
+            let look = dir.layer.look(At::new(&*fd, name))?;
+            Ok(look.stat.blocks)
+        });
+        best_effort("look at a file's data", found)
     }
 
     /// Whether the link count of the real file is the union's.
@@ -109,7 +133,7 @@ impl Union {
         if self.has_own_links(node, stat) {
             return Ok(None);
         }
-        nlink::read(layer.identity_keys(), at, stat.nlink, None)
+        nlink::read(layer.keys(), at, stat.nlink, None)
     }
 
     /// Changes attributes; what they are then.
@@ -125,7 +149,7 @@ impl Union {
                 Errno::EINVAL
             });
         }
-        self.ensure(&node, set.size.map_or(Keep::All, Keep::Bytes))?;
+        self.ensure(&node, set.need())?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
             io::truncate(&*file, size)?;

@@ -1,7 +1,7 @@
 //! Making names: files, directories, symlinks, nodes and links.
 
 use super::{Entry, Union};
-use crate::copyup::{self, Keep};
+use crate::copyup::{self, Need};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::marks::whiteout_file;
 use crate::layer::scratch::Scratch;
@@ -91,7 +91,7 @@ impl Union {
         }
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
-        self.ensure(&dir, Keep::All)?;
+        self.ensure(&dir, Need::Meta)?;
         let mut names = dir.as_dir()?.names.write();
         self.check_absent(&dir, &names, &name)?;
         let fd = self.tree.upper_dir(&dir)?;
@@ -310,8 +310,10 @@ impl Union {
             if node.is_removed() && !self.has_links(&node) {
                 return Err(Errno::ENOENT);
             }
-            self.ensure(&node, Keep::All)?;
-            self.ensure(&dir, Keep::All)?;
+            self.ensure(&node, Need::Meta)?;
+            // Where it is now tells whether it goes by the index.
+            self.ensure(&node, self.need_of_link(&node))?;
+            self.ensure(&dir, Need::Meta)?;
             let mut names = dir.as_dir()?.names.write();
             self.check_absent(&dir, &names, &name)?;
             let mut still = Vec::new();
@@ -321,6 +323,24 @@ impl Union {
                 continue;
             }
             return self.link_locked(&node, &dir, &mut names, &name);
+        }
+    }
+
+    /// What a file needs before it gets another name: its data, where it cannot note where
+    /// in the lower layers that is.
+    fn need_of_link(&self, node: &Node) -> Need {
+        match node.place() {
+            Place::Named(..) if self.redirects.writes() => Need::Meta,
+            _ => Need::All,
+        }
+    }
+
+    /// Notes in `node`, whose upper file is at `at`, where its data lies.
+    fn redirect_link(&self, node: &Node, at: At<'_>) -> Result<()> {
+        let (parent, name) = self.tree.name_of(node)?;
+        match self.redirect_for(node, &parent, &name, false, at)? {
+            Some(redirect) => Ok(self.tree.upper_layer()?.set_redirect(at, &redirect)?),
+            None => Ok(()),
         }
     }
 
@@ -340,6 +360,9 @@ impl Union {
         let from = self.tree.upper_door(node)?;
         let way = self.in_the_way(dir, &fd, name)?;
         let upper = node.stack().upper.ok_or(Errno::EIO)?;
+        if node.stack().data.is_some() {
+            self.redirect_link(node, from.at())?;
+        }
         let own = crate::merge::inomap::RealId {
             dev: self.tree.upper_layer()?.dev,
             ino: upper,

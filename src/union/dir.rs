@@ -255,7 +255,7 @@ impl Tells {
 
 /// Opens the directory that `fd` reaches for listing, its access time left alone where
 /// that is allowed: overlayfs does so in every layer.
-fn open_listing(fd: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn open_listing(fd: &OwnedFd) -> Result<OwnedFd> {
     let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
     let at = At::new(fd, b".");
     match fs::open(at, flags | O_NOATIME, 0) {

@@ -1,7 +1,7 @@
 //! Reading, writing and shaping the data of files.
 
 use super::Union;
-use crate::copyup::Keep;
+use crate::copyup::Need;
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
@@ -25,14 +25,20 @@ pub enum Writer<'a> {
 }
 
 impl Union {
-    /// How many bytes the first change of file `ino` has to copy; 0 once it is in the
-    /// upper.
-    pub fn bytes_to_copy_up(&self, ino: Ino) -> u64 {
-        let Ok(node) = self.node(ino) else { return 0 };
-        if node.in_upper() || !node.is_file() || self.tree.layers.upper.is_none() {
+    /// How many bytes a change of file `ino` has to copy first that needs `need`.
+    pub fn bytes_to_copy_up(&self, ino: Ino, need: Need) -> u64 {
+        let (Ok(node), Ok(upper)) = (self.node(ino), self.tree.upper_layer()) else {
+            return 0;
+        };
+        let spared = need == Need::Meta && self.settings.spares_data(upper, node.kind);
+        if spared || !node.is_file() || need.is_met(&node) {
             return 0;
         }
-        self.tree.look(&node).map_or(0, |look| look.stat.size)
+        let size = self.tree.look(&node).map_or(0, |look| look.stat.size);
+        match need {
+            Need::Bytes(n) => n.min(size),
+            Need::Meta | Need::All => size,
+        }
     }
 
     /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
@@ -42,7 +48,7 @@ impl Union {
     /// Those of opening and reading.
     pub fn read(&self, ino: Ino, at: u64, buf: &mut [u8], open_flags: i32) -> Result<usize> {
         let node = self.node(ino)?;
-        if open_flags & O_NOATIME != 0 && node.in_upper() {
+        if open_flags & O_NOATIME != 0 && node.stack().data_upper().is_some() {
             let quiet = self.tree.open(&node, O_RDONLY | O_NOATIME);
             if let Ok(file) = quiet {
                 return Ok(io::read_full(&file, buf, at)?);
@@ -58,7 +64,7 @@ impl Union {
     /// Those of copy-up and of writing.
     pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
-        self.ensure(&node, Keep::All)?;
+        self.ensure(&node, Need::All)?;
         let file = self.tree.writer(&node)?;
         match by {
             Writer::Privileged => {}
@@ -97,7 +103,7 @@ impl Union {
     /// Those of copy-up and of fallocate.
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        self.ensure(&node, Keep::All)?;
+        self.ensure(&node, Need::All)?;
         let file = self.tree.writer(&node)?;
         if caller.uid != 0 {
             self.clear_privileges(&node, caller)?;
@@ -127,7 +133,7 @@ impl Union {
         caller: &Caller,
     ) -> Result<usize> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
-        self.ensure(&target, Keep::All)?;
+        self.ensure(&target, Need::All)?;
         let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
         if caller.uid != 0 {
@@ -153,6 +159,10 @@ impl Union {
         if !node.is_file() {
             return Ok(());
         }
+        if node.stack().data.is_some() {
+            let file = self.tree.open(&node, O_RDONLY | fs::O_NONBLOCK)?;
+            return Ok(io::sync(&file, data_only)?);
+        }
         let file = self.tree.reader(&node)?;
         Ok(io::sync(&*file, data_only)?)
     }
@@ -172,7 +182,7 @@ impl Union {
             return Err(Errno::ENOTTY);
         }
         if changes {
-            self.ensure(&node, Keep::All)?;
+            self.ensure(&node, Need::Meta)?;
         }
         let kind = if node.is_dir() { O_DIRECTORY } else { 0 };
         let open = self.tree.open(&node, O_RDONLY | fs::O_NONBLOCK | kind)?;

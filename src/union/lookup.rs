@@ -12,7 +12,7 @@ use crate::merge::name::Name;
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::door::Part;
 use crate::node::lock::wait_for_copyup;
-use crate::node::stack::{Lower, Stack};
+use crate::node::stack::{DataBelow, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
 use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
@@ -71,6 +71,17 @@ impl Seen {
             Resolution::NonDirectory(i) => Some(self.look(*i).ok()?.stat.nlink),
             _ => None,
         }
+    }
+}
+
+/// Whether `node`, known to be in the upper, may be the lower file that was seen at
+/// `place`: it was copied up there since, or by another of its names.
+fn copied_up(node: &Node, place: &Place) -> bool {
+    match place {
+        Place::Named(dir, name) => {
+            node.is_at(dir, name) || matches!(node.place(), Place::Indexed(_))
+        }
+        _ => true,
     }
 }
 
@@ -171,16 +182,17 @@ impl Union {
             Resolution::NonDirectory(i) => {
                 let part = parts.get(*i).ok_or(Errno::EIO)?;
                 let look = *seen.look(*i)?;
-                match part {
-                    Part::Upper(..) => (look, Stack::upper_only(look.stat.ino)),
+                let data = self.data_below(dir, name, parts, *i, &look.stat)?;
+                let (upper, lower) = match part {
+                    Part::Upper(..) => (Some(look.stat.ino), Lower::None),
                     Part::Lower(real) => {
-                        if let Some(entry) = self.indexed(real, name, &look)? {
+                        if let Some(entry) = self.indexed(real, name, &look, data.as_deref())? {
                             return Ok(Some(entry));
                         }
-                        let lower = Lower::File(real.clone(), name.clone());
-                        (look, Stack { upper: None, lower })
+                        (None, Lower::File(real.clone(), name.clone()))
                     }
-                }
+                };
+                (look, Stack { upper, lower, data })
             }
             Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
@@ -200,8 +212,9 @@ impl Union {
     }
 
     /// Interns a node, minding that an origin may be claimed by two upper files (a
-    /// broken hard link, or a copy made behind our back): the second goes by its own
-    /// number then.
+    /// broken hard link, or a copy made behind our back), or by one that never was the
+    /// lower file: whoever is met second goes by its own number then, or by that of its
+    /// name.
     fn intern_as(
         &self,
         ino: Ino,
@@ -212,7 +225,16 @@ impl Union {
         let kind = look.stat.mode & S_IFMT;
         let upper = stack.upper;
         let mut stack = Some(stack);
-        for ino in [ino, self.tree.ino_of_stat(&look.stat)] {
+        let apart = || match place() {
+            Place::Named(dir, name) => self.tree.ino_apart(dir.ino, &name),
+            _ => ino,
+        };
+        for choice in 0..3 {
+            let ino = match choice {
+                0 => ino,
+                1 => self.tree.ino_of_stat(&look.stat),
+                _ => apart(),
+            };
             let mut make = || {
                 let stack = stack.take().unwrap_or_else(|| Stack::upper_only(0));
                 Node::new(ino, kind, place(), stack)
@@ -228,7 +250,10 @@ impl Union {
                 wait_for_copyup(node.node());
                 known = node.node().stack();
             }
-            if node.node().kind != kind || upper.is_some() && known.upper != upper {
+            if node.node().kind != kind
+                || upper.is_some() && known.upper != upper
+                || upper.is_none() && known.upper.is_some() && !copied_up(node.node(), &place())
+            {
                 continue;
             }
             if node.node().is_removed() {
@@ -244,8 +269,15 @@ impl Union {
         Err(Errno::ESTALE)
     }
 
-    /// The node of a lower hard link that was copied up through another name.
-    fn indexed(&self, real: &Arc<RealDir>, name: &Name, look: &Look) -> Result<Option<Entry<'_>>> {
+    /// The node of a lower hard link that was copied up through another name; `data` is
+    /// where the lower file's data is, if not in it.
+    fn indexed(
+        &self,
+        real: &Arc<RealDir>,
+        name: &Name,
+        look: &Look,
+        data: Option<&DataBelow>,
+    ) -> Result<Option<Entry<'_>>> {
         if look.stat.nlink < 2 {
             return Ok(None);
         }
@@ -261,22 +293,40 @@ impl Union {
             Ok(stat) if stat.format() == look.stat.format() => stat,
             _ => return Ok(None),
         };
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let upper = self.tree.upper_layer()?;
         let at = At::new(&*index, &index_name);
-        nlink::settle(keys, at, stat.nlink, look.stat.nlink)?;
+        if !self.is_copy_of(at, &origin)? {
+            return Ok(None);
+        }
+        let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
+        let here = || DataBelow::File(real.clone(), name.clone());
+        let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
+        nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
         let top = Look {
             stat,
             covered: false,
         };
-        let stack = Stack::upper_only(stat.ino);
+        let stack = Stack {
+            upper: Some(stat.ino),
+            lower: Lower::None,
+            data,
+        };
         let entry = self.intern_as(ino, place, stack, &top)?;
         if matches!(entry.node.node().place(), Place::Named(..)) {
             // It was met by its upper name; the index reaches it by every name.
             self.tree.set_place(entry.node.node(), place());
         }
         Ok(Some(entry))
+    }
+
+    /// Whether the index entry `at` records that it was copied up from `origin`. A hard
+    /// link to anything else can be put there by whoever may write the work directory.
+    fn is_copy_of(&self, at: At<'_>, origin: &Origin) -> Result<bool> {
+        let keys = self.tree.upper_layer()?.keys();
+        let value = xattr::get_optional(at, keys.origin)?;
+        Ok(value.is_some_and(|value| value == origin.as_bytes()))
     }
 
     /// The number of an upper file: that of its origin, so that it is the same before
@@ -289,17 +339,21 @@ impl Union {
         stat: &Stat,
     ) -> Result<Ino> {
         let own = self.tree.ino_of_stat(stat);
-        if !self.is_impure(dir)? {
+        // A file with other names goes by one number in all of their directories, though
+        // some are not marked: the kernel marks none in a user namespace after a remount.
+        let linked = stat.nlink > 1 && !stat.is_dir();
+        if !linked && !self.is_impure(dir)? {
             return Ok(own);
         }
         if let Some(adopted) = self.tree.adopted(stat.ino) {
             return Ok(adopted);
         }
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let keys = self.tree.upper_layer()?.keys();
         let fd = self.tree.upper_dir(dir)?;
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
-        if origin.is_some() && stat.nlink > 1 && !stat.is_dir() {
+        if origin.is_some() && linked {
+            dir.as_dir()?.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;
         }
         Ok(origin
@@ -310,7 +364,7 @@ impl Union {
     /// The link count of an upper name that was killed on the way to being one is relative
     /// to the lower file, which is under the same name.
     fn settle_links(&self, dir: &Node, name: &[u8], parts: &[Part], stat: &Stat) -> Result<()> {
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let keys = self.tree.upper_layer()?.keys();
         let fd = self.tree.upper_dir(dir)?;
         let at = At::new(&*fd, name);
         if !nlink::is_unsettled(keys, at)? {
@@ -349,7 +403,7 @@ impl Union {
             // Not to be read anywhere, and so not to be told from the others.
             return Ok(true);
         }
-        let keys = upper.identity_keys();
+        let keys = upper.keys();
         let fd = self.tree.upper_dir(dir)?;
         let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
         part.impure.learn(yes);

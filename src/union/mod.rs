@@ -5,21 +5,25 @@ mod attr;
 mod create;
 mod dir;
 mod file;
+mod inspect;
 mod lookup;
 mod merged;
+mod metacopy;
 mod remove;
 mod rename;
 mod xattr;
 
+pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
 pub use file::Writer;
+pub(crate) use inspect::Below;
 pub use lookup::Entry;
 
 use crate::config::plan::{MountPlan, Redirects};
 use crate::copyup::meta::OwnerMap;
-use crate::copyup::{self, Keep, Settings};
+use crate::copyup::{self, Settings};
 use crate::error::{Errno, MountError, Result};
 use crate::layer::marks::is_mark_name;
 use crate::layer::open::open_layers;
@@ -50,23 +54,29 @@ impl Union {
     /// One line that names the path, the cause and the remedy.
     pub fn open(plan: &MountPlan) -> std::result::Result<Union, MountError> {
         let layers = open_layers(plan)?;
-        let mark_files = layers.top().is_some_and(|layer| layer.caps.reads_files);
         let limit = creds::raise_file_limit().unwrap_or(1024);
         let file_fds = (limit / FILE_FD_SHARE).min(FILE_FDS_MAX) as usize;
-        let tree = Tree::new(layers, file_fds, plan.flags.atime).map_err(|e| {
+        Union::over(Tree::new(layers, file_fds, plan.flags.atime), plan)
+    }
+
+    /// The union over the layers of `plan`, opened.
+    fn over(tree: Result<Tree>, plan: &MountPlan) -> std::result::Result<Union, MountError> {
+        let tree = tree.map_err(|e| {
             MountError::new(
                 plan.mount_point.display(),
                 format_args!("the layers cannot be shown: {e}"),
                 "name at least one readable layer",
             )
         })?;
+        let top = tree.layers.top();
         Ok(Union {
+            mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             tree,
             settings: Settings {
                 volatile: plan.volatile,
                 owners: OwnerMap::new(plan.owners),
+                metacopy: plan.metacopy,
             },
-            mark_files,
             redirects: plan.redirects,
         })
     }
@@ -98,8 +108,8 @@ impl Union {
     }
 
     /// Makes `node` exist in the upper.
-    fn ensure(&self, node: &Arc<Node>, keep: Keep) -> Result<()> {
-        copyup::ensure(&self.tree, &self.settings, node, keep)
+    fn ensure(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        copyup::ensure(&self.tree, &self.settings, node, need)
     }
 
     /// Takes back `count` lookups of `ino`.

@@ -1,8 +1,9 @@
 //! Taking names away.
 
 use super::Union;
+use super::dir::open_listing;
 use super::lookup::Seen;
-use crate::copyup::{self, Keep, nlink};
+use crate::copyup::{self, Need, nlink};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::handle::Origin;
 use crate::merge::decide::{Removal, removal};
@@ -28,7 +29,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(10);
 pub(super) enum Try<T> {
     Done(T),
     /// Let go of the locks, copy this up, and start again.
-    CopyUp(Arc<Node>),
+    CopyUp(Arc<Node>, Need),
     /// Let go of the locks, wait until this is copied up, and start again.
     Busy(Arc<Node>),
 }
@@ -56,7 +57,7 @@ impl Union {
             return Err(Errno::ENOENT);
         }
         let name = self.existing_name(name)?;
-        self.ensure(&dir, Keep::All)?;
+        self.ensure(&dir, Need::Meta)?;
         let mut waits = 0;
         loop {
             let mut names = dir.as_dir()?.names.write();
@@ -64,7 +65,7 @@ impl Union {
             drop(names);
             match outcome {
                 Ok(Try::Done(())) => return Ok(()),
-                Ok(Try::CopyUp(node)) => self.ensure(&node, Keep::All)?,
+                Ok(Try::CopyUp(node, need)) => self.ensure(&node, need)?,
                 Ok(Try::Busy(node)) => wait_for_copyup(&node),
                 // A whiteout needs room, and what was deleted a moment ago is about to
                 // make some: a full disk can be emptied.
@@ -96,7 +97,7 @@ impl Union {
             _ => {}
         }
         if self.must_alias(node, &seen) && !node.in_upper() {
-            return Ok(Try::CopyUp(node.clone()));
+            return Ok(Try::CopyUp(node.clone(), Need::Meta));
         }
         let mut still = Vec::new();
         if let Err(busy) = hold_still([node], &mut still) {
@@ -237,7 +238,7 @@ impl Union {
         if self.tree.index_dir().is_err() || fs::stat(at)?.nlink != 1 {
             return Ok(());
         }
-        let keys = self.tree.upper_layer()?.identity_keys();
+        let keys = self.tree.upper_layer()?.keys();
         if nlink::read(keys, at, 1, None)? != Some(0) {
             return Ok(());
         }
@@ -267,8 +268,7 @@ impl Union {
         let Some(Part::Upper(_, fd)) = parts.first() else {
             return Ok(true);
         };
-        let flags = fs::O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW;
-        let open = fs::open(At::new(&**fd, b"."), flags, 0)?;
+        let open = open_listing(fd)?;
         let mut empty = true;
         crate::sys::dir::for_each(&open, |_| {
             empty = false;

@@ -3,7 +3,7 @@
 use super::lookup::Seen;
 use super::remove::Try;
 use super::{Entry, Union};
-use crate::copyup::{self, Keep, meta};
+use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::decide::{self, Side, Step, UpperHas};
 use crate::merge::inomap::{Ino, RealId};
@@ -53,8 +53,8 @@ impl Union {
         }
         let (from_dir, to_dir) = (self.live_dir(parent)?, self.live_dir(new_parent)?);
         let (name, new_name) = (self.existing_name(name)?, self.new_name(new_name)?);
-        self.ensure(&from_dir, Keep::All)?;
-        self.ensure(&to_dir, Keep::All)?;
+        self.ensure(&from_dir, Need::Meta)?;
+        self.ensure(&to_dir, Need::Meta)?;
         loop {
             let mut pair = self.tree.lock_pair(&from_dir, &to_dir)?;
             let from = self.end(&from_dir, &name)?;
@@ -63,7 +63,7 @@ impl Union {
             drop(pair);
             match outcome {
                 Try::Done(()) => return Ok(()),
-                Try::CopyUp(node) => self.ensure(&node, Keep::All)?,
+                Try::CopyUp(node, need) => self.ensure(&node, need)?,
                 Try::Busy(node) => wait_for_copyup(&node),
             }
         }
@@ -109,9 +109,15 @@ impl Union {
         }
         for (node, seen) in [(Some(src), &from.seen), (tgt, &to.seen)] {
             let Some(node) = node else { continue };
-            let needed = node.ino == src.ino || exchange || self.must_alias(node, seen);
-            if needed && !node.in_upper() {
-                return Ok(Try::CopyUp(node.clone()));
+            let moves = node.ino == src.ino || exchange;
+            // A file leaves its data below only where it can note where that is.
+            let need = if moves && !self.redirects.writes() {
+                Need::All
+            } else {
+                Need::Meta
+            };
+            if (moves || self.must_alias(node, seen)) && !need.is_met(node) {
+                return Ok(Try::CopyUp(node.clone(), need));
             }
         }
         let mut still = Vec::new();
@@ -205,12 +211,12 @@ impl Union {
             upper,
             below: self.shows_below(end.dir, &end.parts, end.name)?,
             is_dir: node.is_some_and(|n| n.is_dir()),
-            merged: node.is_some_and(|n| n.stack().is_merged()),
+            redirected: node.is_some_and(|n| n.stack().needs_redirect()),
         })
     }
 
-    /// Notes in the merged directory `node` where its lower content lies, before it goes
-    /// from one end to the other. EXDEV, where that cannot be noted, makes the caller
+    /// Notes in `node`, a merged directory or a file whose data is below, where its lower
+    /// content lies, before it goes from one end to the other. EXDEV, where that cannot be noted, makes the caller
     /// copy.
     fn redirect(&self, node: &Node, from: &End<'_>, to: &End<'_>) -> Result<()> {
         let same = from.dir.ino == to.dir.ino;
@@ -218,7 +224,10 @@ impl Union {
         if let Some(redirect) = self.redirect_for(node, from.dir, from.name, same, at)? {
             let set = self.tree.upper_layer()?.set_redirect(at, &redirect);
             if let Err(e) = set {
-                log::info!("a directory is not redirected: {e}");
+                log::info!(
+                    "{:?} is not redirected: {e}",
+                    from.name.escape_ascii().to_string()
+                );
                 return Err(Errno::EXDEV);
             }
         }

@@ -1,7 +1,7 @@
 //! Extended attributes and ACLs.
 
 use super::Union;
-use crate::copyup::Keep;
+use crate::copyup::Need;
 use crate::error::{Errno, Result};
 use crate::layer::private;
 use crate::merge::inomap::Ino;
@@ -75,7 +75,7 @@ impl Union {
     ) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
-        self.ensure(&node, Keep::All)?;
+        self.ensure(&node, Need::Meta)?;
         let door = self.tree.upper_door(&node)?;
         xattr::set(door.at(), &key, value, flags)?;
         if name == CAPABILITY {
@@ -111,7 +111,7 @@ impl Union {
             // This is a change of mode, whether there is an ACL or not.
             let stat = self.tree.look(&node)?.stat;
             if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
-                self.ensure(&node, Keep::All)?;
+                self.ensure(&node, Need::Meta)?;
                 let door = self.tree.upper_door(&node)?;
                 self.clear_sgid_of_stranger(door.at(), caller)?;
             }
@@ -120,7 +120,7 @@ impl Union {
             // Nothing is copied up for what fails.
             self.on_xattr(&node, |at| xattr::get(at, &key))?;
         }
-        self.ensure(&node, Keep::All)?;
+        self.ensure(&node, Need::Meta)?;
         let door = self.tree.upper_door(&node)?;
         xattr::remove(door.at(), &key)?;
         if name == CAPABILITY {

@@ -50,7 +50,14 @@ fn man_pages_are_written_for_every_verb() {
     pages.sort();
     assert_eq!(
         pages,
-        ["plyfs-mount.1", "plyfs-run.1", "plyfs-umount.1", "plyfs.1"]
+        [
+            "plyfs-check.1",
+            "plyfs-mount.1",
+            "plyfs-run.1",
+            "plyfs-settle.1",
+            "plyfs-umount.1",
+            "plyfs.1"
+        ]
     );
     for page in &pages {
         let text = stage.read(&format!("pages/{page}"));

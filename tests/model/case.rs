@@ -1,8 +1,9 @@
 //! One test case as text: mark format, layers and script, one line for each thing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::support::layers::MarkFormat;
+use super::support::layers::{MarkFormat, octal};
 
 /// Layers (topmost first) and what to do with their union. Every line is words with spaces
 /// between; `layers.rs` and `execute.rs` say what they mean.
@@ -33,6 +34,43 @@ impl fmt::Display for Case {
 }
 
 impl Case {
+    /// Without an index, a file of a lower that is changed through one name is another file then; and
+    /// the `user.` xattrs that an index needs can be on files only.
+    pub fn without_links(&self, all: bool) -> Case {
+        let mut case = self.clone();
+        for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
+            let files: BTreeSet<String> = layer
+                .iter()
+                .filter_map(|line| line.strip_prefix("file ")?.split(' ').next())
+                .map(String::from)
+                .collect();
+            layer.retain(|line| {
+                let mut words = line.split(' ');
+                words.next() != Some("link")
+                    || !all && words.nth(1).is_some_and(|to| files.contains(to))
+            });
+        }
+        case
+    }
+
+    /// Without what root of a user namespace may not make.
+    pub fn unprivileged(&self) -> Case {
+        let mut case = self.clone();
+        for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
+            layer.retain(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let device =
+                    |mode: u32| matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+                match words[0] {
+                    "node" => !device(octal(words[2])),
+                    "xattr" => !words[2].starts_with("trusted."),
+                    _ => true,
+                }
+            });
+        }
+        case
+    }
+
     /// Reads what `Display` wrote; blank lines and `#` comments are left out.
     pub fn parse(text: &str) -> Case {
         let mut case = Case::default();

@@ -15,7 +15,8 @@
 //! copyrange SLOT OFFSET SLOT OFFSET LEN  linkfd SLOT PATH
 //! opendir SLOT PATH              readsome SLOT BUFFER           readrest SLOT
 //! ```
-//! `check`, `remount` and `restack` (the upper becomes a lower) belong to the game. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
+//! `check`, `remount`, `restack` (the upper becomes a lower) and `switch` (plyfs and the kernel
+//! take turns at the upper) belong to the game. u1 is 1000:1000 with group 1001, u2 is 1001:1001.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -262,10 +263,10 @@ fn with_path(w: &[&str]) -> Outcome {
         "list" => {
             let mut names: Vec<String> = sys::list(&at)?
                 .into_iter()
-                // overlayfs lists a stray whiteout of an unmerged directory, and then denies it.
+                // overlayfs lists a stray whiteout of an unmerged directory, and then denies it;
+                // who may not search the directory cannot tell such a one from a device.
                 .filter(|e| {
-                    e.kind != libc::DT_CHR
-                        || sys::lstat([&at[..], b"/", &e.name].concat()) != Err(libc::ENOENT)
+                    e.kind != libc::DT_CHR || sys::lstat([&at[..], b"/", &e.name].concat()).is_ok()
                 })
                 .map(|e| format!("{}:{}", escape(&e.name), e.kind))
                 .collect();

@@ -1,13 +1,31 @@
-//! Differences that last: the kernel's side is brought to where plyfs's is, so that the rest of
-//! the script can be compared. Each has its reason.
+//! Differences that last: lines are left out, or the kernel's side is brought to where plyfs's is,
+//! so that the rest of the script can be compared. Each has its reason.
+
+use std::os::fd::OwnedFd;
 
 use super::execute::{Step, path};
 use super::game::Game;
 use super::side::Side;
 use super::support::layers::number;
+use super::support::mount::Subject;
 use super::support::{sys, tree};
 
 impl Game {
+    /// Lines that one of the two cannot do right in this kind of mount; they are left out.
+    pub fn is_beyond_compare(&self, step: &Step<'_>, before: &[sys::Res<sys::Stat>]) -> bool {
+        match step.verb() {
+            "link" => self.plain && links_a_special(before),
+            "rename" => self.confined && may_be_one_file(before),
+            // The write that brings a store to the upper takes setuid away, for the daemon has
+            // no privilege over the upper's filesystem: the safe side.
+            "mmap" => {
+                let file = self.kernel.hands.file(step.words[1]).and_then(sys::fstat);
+                self.confined && file.is_ok_and(|s| s.mode & (libc::S_ISUID | libc::S_ISGID) != 0)
+            }
+            _ => false,
+        }
+    }
+
     /// A rename that fails changes the mtime of parents in the kernel's union, and nothing in
     /// plyfs's. The kernel's are put back.
     pub fn forgive_parents(&self, paths: &[&str]) {
@@ -23,6 +41,28 @@ impl Game {
                 assert!(put_back.is_ok(), "{parent}: {put_back:?}");
             }
         }
+    }
+
+    /// Opening for writing a file whose data is in a lower layer still copies the data up in the
+    /// kernel's union, and changes its mtime by that. It is put back; where the kernel has the
+    /// other side's turn, there too.
+    pub fn forgive_opening(&mut self, step: &Step<'_>) {
+        let (theirs, ours) = (
+            self.kernel.mtime_of_subject(step),
+            self.other.mtime_of_subject(step),
+        );
+        let (Ok(theirs), Ok(ours)) = (theirs, ours) else {
+            return;
+        };
+        let is_recent = |t| tree::time(t) == "recent";
+        let outcome = match (is_recent(theirs), is_recent(ours)) {
+            (true, false) => self.kernel.set_mtime_of_subject(step, ours),
+            (false, true) if self.other.subject == Subject::Kernel => {
+                self.other.set_mtime_of_subject(step, theirs)
+            }
+            _ => Ok(()),
+        };
+        assert!(outcome.is_ok(), "{}: {outcome:?}", step.words[1]);
     }
 
     /// xfs, btrfs and tmpfs do nothing in a truncate(2) to the same size: mtime, setuid and
@@ -46,4 +86,39 @@ impl Game {
             assert!(outcomes.iter().all(Result::is_ok), "{word}: {outcomes:?}");
         }
     }
+}
+
+impl Side {
+    /// Runs `work` on the file that the line opened, or that its path leads to.
+    fn on_subject<T>(
+        &self,
+        step: &Step<'_>,
+        work: impl Fn(&OwnedFd) -> sys::Res<T>,
+    ) -> sys::Res<T> {
+        if step.on_slot() {
+            return self.hands.file(step.words[1]).and_then(work);
+        }
+        let flags = libc::O_RDONLY | libc::O_NOATIME | libc::O_NONBLOCK;
+        self.inside(|| work(&sys::open(path(step.words[1]), flags, 0)?))
+    }
+
+    fn mtime_of_subject(&self, step: &Step<'_>) -> sys::Res<sys::Time> {
+        self.on_subject(step, |fd| sys::fstat(fd).map(|s| s.mtime))
+    }
+
+    fn set_mtime_of_subject(&self, step: &Step<'_>, time: sys::Time) -> sys::Res<()> {
+        self.on_subject(step, |fd| sys::futimens(fd, [sys::OMIT, time]))
+    }
+}
+
+/// Whether the file to be linked can have no `user.` xattr. The kernel's overlayfs loses track of
+/// such a file with two names: each shows its own attributes, some calls answer ESTALE.
+fn links_a_special(stats: &[sys::Res<sys::Stat>]) -> bool {
+    matches!(stats.first(), Some(Ok(stat)) if !stat.is_file() && !stat.is_dir())
+}
+
+/// Whether a rename may be from one name of a file to another: where the kernel's overlayfs looks
+/// no origin up, it takes them for two files sometimes, and says ESTALE.
+fn may_be_one_file(stats: &[sys::Res<sys::Stat>]) -> bool {
+    matches!(stats, [Ok(a), Ok(b)] if a.nlink > 1 && b.nlink > 1 && !a.is_dir())
 }

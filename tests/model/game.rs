@@ -7,23 +7,37 @@ use std::time::Duration;
 use super::case::Case;
 use super::execute::{self, Outcome, Step, path, show};
 use super::intended;
+use super::run::Ending;
 use super::side::Side;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
-use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject};
-use super::support::sys;
-use super::support::tree::{self, Tree};
+use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, forgive_volatile};
+use super::support::tree::{self, NodeView, Tree};
 use super::support::watchdog::Watchdog;
+use super::support::{skip, sys};
 
 /// Names that a script's lines may have changed since a directory was opened.
 type Touched = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
 /// A case being played.
 pub struct Game {
+    /// Whether plyfs can read the kernel's upper with its own words.
+    reads_kernels: bool,
     /// Whether the kernel can read plyfs's layers.
     for_kernel: bool,
     /// Whether only files and directories can be given an origin.
     by_user: bool,
+    /// The same without redirects and index.
+    pub plain: bool,
+    /// Whether the lines hand the upper from one program to the other.
+    relay: bool,
+    /// Whether the kernel has a part in what is compared.
+    by_kernel: bool,
+    /// In a user namespace the kernel's overlayfs looks no origin up, so that a copy-up or a
+    /// remount changes its numbers.
+    pub confined: bool,
+    /// Whether the upper was not written by a mount.
+    made_by_hand: bool,
     kernels_words: String,
     plyfss_words: String,
     pub kernel: Side,
@@ -40,25 +54,34 @@ const LIMIT: Duration = Duration::from_secs(60);
 impl Game {
     /// Both sides of `case` below `dir`, not mounted yet.
     pub fn new(dir: &Path, subject: Subject, words: &str, case: &Case) -> Game {
-        // An unprivileged mount believes the `user.` xattrs, and knows no redirects.
+        // A mount that believes the `user.` xattrs has no redirects and no index with the kernel.
+        // Where plyfs has them all the same, it has to do what the kernel does with `trusted.`.
         let by_user = words.contains("userxattr");
-        let case = &if by_user {
-            without_links(case)
-        } else {
-            case.clone()
+        let plain = by_user && words.contains("redirect_dir=off") && words.contains("index=off");
+        let case = &match by_user {
+            true => case.without_links(plain),
+            false => case.clone(),
+        };
+        let case = &match skip::in_user_namespace() {
+            true => case.unprivileged(),
+            false => case.clone(),
         };
         let own = if by_user {
             MarkFormat::UserXattr
         } else {
             MarkFormat::Overlay
         };
-        let mut kernel = Side::prepare("kernel", Subject::Kernel, dir.join("k"), case, (own, own));
-        // Nor does whoever reads an upper with files for marks.
+        let kernels = if plain { own } else { MarkFormat::Overlay };
+        let dirs = (dir.join("k"), dir.join("o"));
+        let mut kernel = Side::prepare("kernel", Subject::Kernel, dirs.0, case, (kernels, kernels));
+        // Whoever reads an upper with files for marks knows no redirects.
         let marks_are_files = words.contains("marks=files");
-        if by_user {
+        if plain {
             kernel.stack.words = "index=off,userxattr,xino=off,volatile".into();
         } else if marks_are_files {
-            kernel.stack.words = KERNEL_WORDS.replace("redirect_dir=on", "redirect_dir=off");
+            kernel.stack.words = KERNEL_WORDS
+                .replace("redirect_dir=on", "redirect_dir=off")
+                .replace("metacopy=on", "metacopy=off");
         }
         // The others read their own marks alone, and a user's mount no trusted ones.
         let foreign = matches!(case.format, MarkFormat::Files | MarkFormat::FuseOverlayfs);
@@ -67,7 +90,7 @@ impl Game {
             Subject::Plyfs => ("plyfs", own),
             _ => ("other", own),
         };
-        let mut other = Side::prepare(name, subject, dir.join("o"), case, (format, own));
+        let mut other = Side::prepare(name, subject, dirs.1, case, (format, own));
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
@@ -75,8 +98,14 @@ impl Game {
             other.stack.words.clone_from(&kernel.stack.words);
         }
         Game {
-            for_kernel: format == own && !marks_are_files,
+            reads_kernels: own == kernels,
+            for_kernel: format == kernels && !marks_are_files,
             by_user,
+            plain,
+            relay: false,
+            by_kernel: false,
+            confined: skip::in_user_namespace(),
+            made_by_hand: !case.upper.is_empty(),
             kernels_words: kernel.stack.words.clone(),
             plyfss_words: other.stack.words.clone(),
             kernel,
@@ -111,19 +140,7 @@ impl Game {
         self.mount()?;
         let after = self.other.view();
         let mut lines = tree::differences(("before the remount", &before), ("after it", &after));
-        for (path, node) in &before {
-            if let Some(now) = after.get(path)
-                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
-                && now.stat.ino != node.stat.ino
-            {
-                lines.push(format!(
-                    "/{}: st_ino {} became {} by a remount",
-                    escape(path),
-                    node.stat.ino,
-                    now.stat.ino
-                ));
-            }
-        }
+        lines.extend(self.renumbered(&before, &after, |_, _| true));
         report(lines)?;
         self.compare()
     }
@@ -132,7 +149,7 @@ impl Game {
     /// of a file that was changed through one name the others live in the index, which stays
     /// behind, and which name was changed first the two need not agree on.
     fn restack(&mut self) -> Result<(), Vec<String>> {
-        if self.kernel.has_lower_links() {
+        if self.kernel.has_lower_links() || self.links_would_break() {
             return self.compare();
         }
         self.unmount()?;
@@ -140,6 +157,75 @@ impl Game {
         self.other.restack();
         self.mount()?;
         self.compare()
+    }
+
+    /// Whether the upper has hard links that, in a lower, no index could hold together.
+    fn links_would_break(&self) -> bool {
+        let linked = |n: &NodeView| !n.stat.is_dir() && n.stat.nlink > 1;
+        let indexed = |n: &NodeView| !self.plain && n.stat.is_file();
+        let view = self.other.view();
+        self.by_user && view.values().any(|n| linked(n) && !indexed(n))
+    }
+
+    /// The upper goes from plyfs to the kernel's overlayfs, or back: what was seen before is
+    /// seen after it, under the same numbers.
+    fn switch(&mut self) -> Result<(), Vec<String>> {
+        self.relay = true;
+        self.by_kernel = true;
+        let before = self.other.view();
+        self.unmount()?;
+        let from = self.other.subject;
+        let to = match from {
+            Subject::Kernel => (Subject::Plyfs, &self.plyfss_words),
+            _ => (Subject::Kernel, &self.kernels_words),
+        };
+        self.other.subject = to.0;
+        self.other.stack.words.clone_from(to.1);
+        forgive_volatile(&self.other.dir.join("w"));
+        self.mount()?;
+        let after = self.other.view();
+        let (was, is) = match from {
+            Subject::Kernel => ("read by the kernel", "then by plyfs"),
+            _ => ("read by plyfs", "then by the kernel"),
+        };
+        let mut lines = tree::differences((was, &before), (is, &after));
+        // FUSE's root has a number of its own, and so has a merged directory of an upper that was
+        // made by hand: the kernel shows its lower's.
+        let same_in_both = |path: &[u8], node: &NodeView| {
+            !path.is_empty() && (!self.made_by_hand || !node.stat.is_dir())
+        };
+        lines.extend(self.renumbered(&before, &after, same_in_both));
+        self.by_kernel = self.other.subject == Subject::Kernel;
+        report(lines)?;
+        self.compare()
+    }
+
+    /// The files that have another number now.
+    fn renumbered(
+        &self,
+        before: &Tree,
+        after: &Tree,
+        counts: impl Fn(&[u8], &NodeView) -> bool,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.by_kernel && self.confined {
+            return lines;
+        }
+        for (path, node) in before {
+            if let Some(now) = after.get(path)
+                && (!self.by_user || now.stat.is_dir() || now.stat.is_file())
+                && now.stat.ino != node.stat.ino
+                && counts(path, node)
+            {
+                lines.push(format!(
+                    "/{}: st_ino: {} became {} by a remount",
+                    escape(path),
+                    node.stat.ino,
+                    now.stat.ino
+                ));
+            }
+        }
+        lines
     }
 
     /// Does one line, and says in what the two differ then.
@@ -161,10 +247,14 @@ impl Game {
             "check" => return self.compare(),
             "remount" => return self.remount(),
             "restack" => return self.restack(),
+            "switch" => return self.switch(),
             _ => {}
         }
         let paths = step.paths();
         let before: Vec<_> = paths.iter().map(|p| self.other.lstat(p)).collect();
+        if self.is_beyond_compare(&step, &before) {
+            return Ok(());
+        }
         let expected = self.kernel.perform(&step);
         let got = self.other.perform(&step);
         self.touch(&step);
@@ -173,6 +263,9 @@ impl Game {
         }
         if matches!(step.verb(), "truncate" | "ftruncate") && expected.is_ok() && got.is_ok() {
             self.forgive_truncation(&step);
+        }
+        if matches!(step.verb(), "open" | "create") && expected.is_ok() && got.is_ok() {
+            self.forgive_opening(&step);
         }
         if std::env::var_os("PLYFS_ORACLE_TRACE").is_some() {
             println!("{line} -> {} | {}", show(&expected), show(&got));
@@ -231,6 +324,7 @@ impl Game {
         got: &Outcome,
     ) -> Vec<String> {
         let pairs: Vec<(usize, usize)> = match step.verb() {
+            _ if self.confined && self.other.subject == Subject::Kernel => vec![],
             "rename" if got.is_ok() && step.words[3] == "2" => vec![(0, 1), (1, 0)],
             // A way through the moved name leads nowhere now.
             "rename" if got.is_ok() && !way_through(paths[1], paths[0]) => vec![(0, 1)],
@@ -243,9 +337,6 @@ impl Game {
             let (Some(Ok(old)), Some(word)) = (before.get(from), paths.get(to)) else {
                 continue;
             };
-            if self.by_user && !old.is_dir() && !old.is_file() {
-                continue;
-            }
             match self.other.lstat(word) {
                 Ok(now) if now.ino == old.ino => {}
                 Ok(now) => lines.push(format!("{word}: st_ino was {}, is {}", old.ino, now.ino)),
@@ -301,7 +392,7 @@ impl Game {
         let mut lines = tree::differences(("kernel", &a), (self.other.name, &b));
         lines.retain(|line| !intended::view(line));
         let (x, y) = (tree::groups(&a), tree::groups(&b));
-        if lines.is_empty() && x != y {
+        if lines.is_empty() && x != y && !self.confined {
             for (name, groups, others) in [("kernel", &x, &y), (self.other.name, &y, &x)] {
                 for group in groups.iter().filter(|g| !others.contains(g)) {
                     let names: Vec<String> =
@@ -314,8 +405,13 @@ impl Game {
     }
 
     /// Remounts, unmounts, and looks at what lies on the disk.
-    pub fn finish(&mut self) -> Result<(), Vec<String>> {
+    pub fn finish(&mut self, ending: Ending) -> Result<(), Vec<String>> {
         self.remount()?;
+        if self.relay {
+            self.switch()?;
+            self.unmount()?;
+            return report(self.other.harm());
+        }
         let seen = [self.kernel.view(), self.other.view()];
         self.unmount()?;
         let mut lines = self.other.harm();
@@ -323,11 +419,52 @@ impl Game {
             lines.extend(leftovers(&self.other.dir.join("w")));
         }
         report(lines)?;
-        if self.other.subject == Subject::Plyfs {
+        if ending == Ending::Settle {
+            return self.settle(&seen[1]);
+        }
+        if self.other.subject == Subject::Plyfs && self.reads_kernels {
             self.interchange(&seen)
         } else {
             Ok(())
         }
+    }
+
+    /// A settled upper shows the same, to the kernel without any feature and to plyfs.
+    fn settle(&mut self, seen: &Tree) -> Result<(), Vec<String>> {
+        match self.other.settle() {
+            // A foreign mark at the top of a lower layer cannot be settled in the upper.
+            Err(said) if said.contains("at its top, which overlayfs does not read") => {
+                return Ok(());
+            }
+            other => other.map_err(|e| vec![e])?,
+        }
+        let plain = "index=off,xino=off,volatile";
+        let kernels = match self.by_user {
+            true => format!("userxattr,{plain}"),
+            false => format!("redirect_dir=nofollow,metacopy=off,{plain}"),
+        };
+        let readers = [
+            (Subject::Kernel, kernels, "settled, read by the kernel"),
+            (
+                Subject::Plyfs,
+                self.plyfss_words.clone(),
+                "settled, read by plyfs",
+            ),
+        ];
+        let mut lines = Vec::new();
+        for (subject, words, name) in readers {
+            self.other.subject = subject;
+            self.other.stack.words = words;
+            forgive_volatile(&self.other.dir.join("w"));
+            self.other.mount(&self.watchdog)?;
+            let view = self.other.view();
+            self.other.unmount()?;
+            lines.extend(tree::differences(("plyfs's own", seen), (name, &view)));
+        }
+        // Names of a lower file that other layers hide count as links, as in the kernel, until
+        // the visible ones are links of the upper.
+        lines.retain(|line| !line.contains(": nlink: "));
+        report(lines)
     }
 
     /// Each mounts what the other wrote, and sees what the other saw. The kernel reads only its
@@ -345,7 +482,7 @@ impl Game {
         );
         if self.for_kernel {
             self.other.subject = Subject::Kernel;
-            self.other.stack.words.clone_from(&self.kernels_words);
+            self.other.stack.words = self.kernels_words.replace("metacopy=off", "metacopy=on");
             self.other.mount(&self.watchdog)?;
             let read_by_kernel = self.other.view();
             self.other.unmount()?;
@@ -356,15 +493,6 @@ impl Game {
         }
         report(lines)
     }
-}
-
-/// Without an index, a file of a lower that is changed through one name is another file then.
-fn without_links(case: &Case) -> Case {
-    let mut case = case.clone();
-    for layer in case.lowers.iter_mut().chain([&mut case.upper]) {
-        layer.retain(|line| !line.starts_with("link "));
-    }
-    case
 }
 
 /// Whether `path` goes through `name`.

@@ -2,7 +2,7 @@
 //! side; every result and every whole tree must agree, but for the differences in `intended.rs`.
 //!
 //! Parameters, by environment:
-//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300)
+//! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; in `modes.rs` 80, in `interchange.rs` and `settled.rs` 60)
 //! - `PLYFS_ORACLE_OPS`: operations in each (200)
 //! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
 //! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
@@ -10,17 +10,24 @@
 //! - `PLYFS_ORACLE_SUBJECT`: plyfs, kernel or fuse-overlayfs, to judge the oracle itself (plyfs)
 //! - `PLYFS_ORACLE_WORDS`: more words for plyfs's `-o`, such as `marks=files`
 //! - `PLYFS_ORACLE_KEEP_GOING`: report every failing seed, not only the first; do not shrink
+//! - `PLYFS_FUSE_OVERLAYFS`: the programs, with colons between, whose uppers are read (the one in
+//!   PATH)
 //! - `PLYFS_ORACLE_TRACE`: print every operation with both answers
 
 mod case;
 mod execute;
 mod forgive;
+mod fuse_overlayfs;
 mod game;
 mod generate;
 mod intended;
+mod interchange;
+mod modes;
+mod namespace;
 mod regressions;
 mod run;
 mod script;
+mod settled;
 mod shrink;
 mod side;
 #[path = "../support/mod.rs"]
@@ -31,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use case::Case;
-use run::{Failure, Runner};
+use run::{Ending, Failure, Length, Runner};
 use support::backing::{Backing, Kind};
 use support::mount::Subject;
 use support::skip;
@@ -39,17 +46,18 @@ use support::skip;
 /// What the environment asks for.
 pub struct Settings {
     scripts: u64,
-    ops: usize,
+    length: Length,
     filesystem: Kind,
     seed: u64,
     workers: usize,
     subject: Subject,
     keep_going: bool,
     words: String,
+    ending: Ending,
 }
 
 impl Settings {
-    fn read() -> Settings {
+    fn read(scripts: u64, ops: u64) -> Settings {
         fn number(name: &str, default: u64) -> u64 {
             std::env::var(name).map_or(default, |v| {
                 v.parse()
@@ -62,13 +70,17 @@ impl Settings {
             })
         }
         Settings {
-            scripts: number("PLYFS_ORACLE_SCRIPTS", 300),
-            ops: number("PLYFS_ORACLE_OPS", 200) as usize,
+            scripts: number("PLYFS_ORACLE_SCRIPTS", scripts),
+            length: Length {
+                ops: number("PLYFS_ORACLE_OPS", ops) as usize,
+                leg: None,
+            },
             filesystem: word("PLYFS_ORACLE_FS", Kind::Ext4, Kind::named),
             seed: number("PLYFS_ORACLE_SEED", 1),
             workers: number("PLYFS_ORACLE_WORKERS", 2) as usize,
             subject: word("PLYFS_ORACLE_SUBJECT", Subject::Plyfs, Subject::named),
             words: std::env::var("PLYFS_ORACLE_WORDS").unwrap_or_default(),
+            ending: Ending::Interchange,
             keep_going: std::env::var_os("PLYFS_ORACLE_KEEP_GOING").is_some(),
         }
     }
@@ -80,10 +92,13 @@ fn can_run() -> bool {
 
 #[test]
 fn random_scripts_give_what_the_kernels_overlayfs_gives() {
-    if !can_run() {
-        return;
+    if can_run() {
+        play(&Settings::read(300, 200));
     }
-    let settings = Settings::read();
+}
+
+/// Plays the scripts that `settings` ask for, and fails if any of them differs.
+fn play(settings: &Settings) {
     let Some(backing) = Backing::new(settings.filesystem) else {
         return;
     };
@@ -94,10 +109,11 @@ fn random_scripts_give_what_the_kernels_overlayfs_gives() {
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for worker in 0..settings.workers {
-            let (next, failures, done, settings) = (&next, &failures, &done, &settings);
+            let (next, failures, done) = (&next, &failures, &done);
             let dir = backing.dir(&format!("worker{worker}"));
             scope.spawn(move || {
                 let runner = Runner::new(dir, settings.subject, &settings.words);
+                let runner = runner.ending(settings.ending);
                 loop {
                     let stop =
                         !settings.keep_going && !failures.lock().expect("not poisoned").is_empty();
@@ -105,7 +121,7 @@ fn random_scripts_give_what_the_kernels_overlayfs_gives() {
                     if seed >= end || stop {
                         return;
                     }
-                    let (case, outcome) = runner.generate_and_run(seed, settings.ops);
+                    let (case, outcome) = runner.generate_and_run(seed, settings.length);
                     done.fetch_add(1, Ordering::SeqCst);
                     if let Err(failure) = outcome {
                         println!("seed {seed}: {failure}");
@@ -121,12 +137,12 @@ fn random_scripts_give_what_the_kernels_overlayfs_gives() {
     println!(
         "{} scripts of {} operations on {} in {:.1} s",
         done.load(Ordering::SeqCst),
-        settings.ops,
+        settings.length.ops,
         settings.filesystem.name(),
         started.elapsed().as_secs_f64()
     );
     let failures = failures.into_inner().expect("not poisoned");
-    report(&settings, &backing, &failures);
+    report(settings, &backing, &failures);
 }
 
 fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failure)]) {
@@ -137,6 +153,7 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let mut what = failure.to_string();
     if !settings.keep_going {
         let runner = Runner::new(backing.dir("shrink"), settings.subject, &settings.words);
+        let runner = runner.ending(settings.ending);
         if let Some((small, failure)) = shrink::shrink(&runner, case) {
             smallest = small;
             what = failure.to_string();
@@ -145,11 +162,13 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let seeds: Vec<String> = failures.iter().map(|(seed, ..)| seed.to_string()).collect();
     panic!(
         "\n{} of the scripts differ: seeds {}\nto repeat the first:\n  PLYFS_ORACLE_SEED={seed} PLYFS_ORACLE_SCRIPTS=1 \
-         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} cargo test --test model random_scripts -- --nocapture\n\
+         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} PLYFS_ORACLE_WORDS={} cargo test --test model {} -- --nocapture\n\
          {what}\nthe smallest script that fails:\n{smallest}",
         failures.len(),
         seeds.join(" "),
-        settings.ops,
+        settings.length.ops,
         settings.filesystem.name(),
+        settings.words,
+        settings.length.test(),
     );
 }

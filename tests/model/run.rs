@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::case::Case;
 use super::game::Game;
 use super::generate;
 use super::script::Author;
+use super::support::layers::MarkFormat;
 use super::support::mount::Subject;
 use super::support::rng::Rng;
 use super::support::sys;
@@ -60,10 +62,54 @@ pub struct Runner {
     subject: Subject,
     /// Words for plyfs's `-o`, over its default ones.
     words: String,
+    ending: Ending,
+    _mounts: RwLockReadGuard<'static, ()>,
+}
+
+/// Held for reading by whoever mounts, for writing by whoever copies all mounts into another
+/// namespace: there they would go on, and their uppers would be in use.
+pub static MOUNTS: RwLock<()> = RwLock::new(());
+
+/// The lock of those who mount.
+pub fn mounting() -> RwLockReadGuard<'static, ()> {
+    MOUNTS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is done with the uppers when a script is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Each program mounts what the other wrote.
+    Interchange,
+    /// plyfs's is settled, and the kernel mounts it without any feature.
+    Settle,
+}
+
+/// How long a script is.
+#[derive(Clone, Copy)]
+pub struct Length {
+    pub ops: usize,
+    /// After how many lines each plyfs and the kernel take turns at the upper.
+    pub leg: Option<usize>,
+}
+
+impl Length {
+    /// The test that plays scripts of this kind.
+    pub fn test(self) -> &'static str {
+        match self.leg {
+            Some(_) => "take_turns",
+            None => "random_scripts",
+        }
+    }
+
+    /// Whether the line `at` is a change of turns; every other script begins with one.
+    fn switches(self, at: usize, seed: u64) -> bool {
+        self.leg
+            .is_some_and(|leg| at.is_multiple_of(leg) && (at > 0 || seed.is_multiple_of(2)))
+    }
 }
 
 enum Source<'a> {
-    Author(Author, usize),
+    Author(Author, Length, u64),
     Lines(&'a [String]),
 }
 
@@ -75,14 +121,25 @@ impl Runner {
             dir,
             subject,
             words: words.to_string(),
+            ending: Ending::Interchange,
+            _mounts: mounting(),
         }
     }
 
+    pub fn ending(mut self, ending: Ending) -> Runner {
+        self.ending = ending;
+        self
+    }
+
     /// The case of `seed`, its script written while it runs.
-    pub fn generate_and_run(&self, seed: u64, ops: usize) -> (Case, Result<(), Failure>) {
+    pub fn generate_and_run(&self, seed: u64, length: Length) -> (Case, Result<(), Failure>) {
         let mut rng = Rng::new(seed);
         let mut case = generate::layers(&mut rng);
-        let source = Source::Author(Author::new(rng), ops);
+        if length.leg.is_some() {
+            // The kernel reads no others.
+            case.format = MarkFormat::Overlay;
+        }
+        let source = Source::Author(Author::new(rng), length, seed);
         let mut done = Vec::new();
         let outcome = self.play(&case, source, &mut done);
         case.script = done;
@@ -113,14 +170,18 @@ impl Runner {
                     Some(line) => line.clone(),
                     None => break,
                 },
-                Source::Author(author, ops) => {
-                    if at >= *ops {
+                Source::Author(author, length, seed) => {
+                    if at >= length.ops {
                         break;
                     }
                     if at.is_multiple_of(6) {
                         author.look(&game.expected_root());
                     }
-                    author.line()
+                    if length.switches(at, *seed) {
+                        author.end_of_mount("switch")
+                    } else {
+                        author.line()
+                    }
                 }
             };
             at += 1;
@@ -128,6 +189,6 @@ impl Runner {
             game.step(&line).map_err(fail(at, &line))?;
         }
         game.compare().map_err(fail(at, "the view at the end"))?;
-        game.finish().map_err(fail(at, "after the end"))
+        game.finish(self.ending).map_err(fail(at, "after the end"))
     }
 }

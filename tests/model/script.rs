@@ -204,6 +204,13 @@ impl Author {
         prefix + &body
     }
 
+    /// A line after which nothing is open any more.
+    pub fn end_of_mount(&mut self, verb: &str) -> String {
+        self.files.clear();
+        self.dirs.clear();
+        verb.into()
+    }
+
     fn on_path(&mut self) -> String {
         let verbs = [
             (6, "create"),
@@ -315,11 +322,7 @@ impl Author {
             }
             "stat" | "read" | "unlink" => format!("{verb} {}", self.existing(None)),
             "access" => format!("access {} {}", self.existing(None), self.rng.below(8)),
-            "remount" | "restack" => {
-                self.files.clear();
-                self.dirs.clear();
-                verb.into()
-            }
+            "remount" | "restack" => self.end_of_mount(verb),
             _ => verb.into(),
         }
     }

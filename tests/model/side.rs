@@ -3,11 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::case::Case;
 use super::execute::{self, Hands, Outcome, Step, path};
 use super::support::layers::{MarkFormat, materialise};
-use super::support::mount::{Mounted, Stack, Subject};
+use super::support::mount::{Mounted, Stack, Subject, run};
 use super::support::sys;
 use super::support::temp::remove_tree;
 use super::support::tree::{self, Tree};
@@ -19,6 +20,8 @@ pub struct Side {
     pub subject: Subject,
     pub dir: PathBuf,
     pub stack: Stack,
+    /// Where it is mounted.
+    pub root: PathBuf,
     mounted: Option<Mounted>,
     pub hands: Hands,
     /// The machine's root, to come back to from the union's.
@@ -52,8 +55,9 @@ impl Side {
         Side {
             name,
             subject,
-            dir,
             stack,
+            root: dir.join("m"),
+            dir,
             mounted: None,
             hands: Hands::default(),
             machine,
@@ -62,8 +66,10 @@ impl Side {
     }
 
     pub fn mount(&mut self, watchdog: &Watchdog) -> Result<(), Vec<String>> {
-        let at = self.dir.join("m");
-        let mounted = self.stack.mount(self.subject, &at).map_err(|e| vec![e])?;
+        let mounted = self
+            .stack
+            .mount(self.subject, &self.root)
+            .map_err(|e| vec![e])?;
         watchdog.cover(mounted.connection());
         self.mounted = Some(mounted);
         Ok(())
@@ -76,8 +82,19 @@ impl Side {
             .map_or(Ok(()), |m| m.unmount().map_err(|e| vec![e]))
     }
 
+    /// Runs `plyfs settle` on the layers.
+    pub fn settle(&self) -> Result<(), String> {
+        let mut command = self.stack.plyfs_verb("settle");
+        let out = run(&mut command, Duration::from_secs(60))?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        match out.status.success() {
+            true => Ok(()),
+            false => Err(format!("plyfs settle: {}: {}", out.status, said.trim())),
+        }
+    }
+
     pub fn root(&self) -> PathBuf {
-        self.dir.join("m")
+        self.root.clone()
     }
 
     /// As a program inside sees it: an absolute symlink on the way stays in the union.

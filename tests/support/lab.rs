@@ -82,8 +82,13 @@ impl Lab {
         subject: Subject,
     ) -> Result<Mounted, String> {
         let mounted = stack.mount(subject, &self.path(&format!("mnt/{name}")))?;
+        Ok(self.watch(mounted))
+    }
+
+    /// Puts a mount under watch.
+    pub fn watch(&self, mounted: Mounted) -> Mounted {
         self.watchdog.cover(mounted.connection());
-        Ok(mounted)
+        mounted
     }
 }
 

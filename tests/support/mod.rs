@@ -9,6 +9,7 @@ pub mod lab;
 pub mod layers;
 pub mod mount;
 pub mod rng;
+pub mod siege;
 pub mod skip;
 pub mod sys;
 pub mod temp;

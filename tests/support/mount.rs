@@ -43,6 +43,8 @@ pub struct Stack {
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Comma-separated words for `-o`.
     pub words: String,
+    /// Which fuse-overlayfs; the one in PATH where it is empty.
+    pub program: PathBuf,
 }
 
 impl Stack {
@@ -75,7 +77,13 @@ impl Stack {
             Subject::Plyfs => self.mount_plyfs(at)?,
             Subject::FuseOverlayfs => self.mount_fuse_overlayfs(at)?,
         }
-        let connection = connection_of(at);
+        let mut connection = connection_of(at);
+        // Version 2.0.0 ends well before it has mounted.
+        let end = Instant::now() + Duration::from_secs(5);
+        while subject == Subject::FuseOverlayfs && connection.is_none() && Instant::now() < end {
+            std::thread::yield_now();
+            connection = connection_of(at);
+        }
         if connection.is_none() && subject != Subject::Kernel {
             return Err(format!(
                 "{}: the program ended well, and nothing is mounted",
@@ -149,8 +157,15 @@ impl Stack {
 
     /// The command line of `mount_plyfs`.
     pub fn plyfs_command(&self, at: &Path) -> Command {
+        let mut command = self.plyfs_verb("mount");
+        command.arg(at);
+        command
+    }
+
+    /// The command line of a verb over these layers.
+    pub fn plyfs_verb(&self, verb: &str) -> Command {
         let mut command = Command::new(plyfs_binary());
-        command.arg("mount");
+        command.arg(verb);
         for lower in &self.lowers {
             command.arg("--lower").arg(lower);
         }
@@ -162,14 +177,18 @@ impl Stack {
         } else {
             &self.words
         };
-        command.args(["-o", words]).arg(at);
+        command.args(["-o", words]);
         command
     }
 
     fn mount_fuse_overlayfs(&self, at: &Path) -> Result<(), String> {
         let mut words = self.overlay_words();
         words.extend_from_slice(b",allow_other,suid,dev,noatime");
-        let mut command = Command::new("fuse-overlayfs");
+        let mut command = Command::new(if self.program.as_os_str().is_empty() {
+            Path::new("fuse-overlayfs")
+        } else {
+            &self.program
+        });
         command
             .arg("-o")
             .arg(std::ffi::OsStr::from_bytes(&words))
@@ -232,6 +251,15 @@ pub struct Mounted {
 }
 
 impl Mounted {
+    /// The mount that somebody else has made at `at`.
+    pub fn found(at: &Path) -> Mounted {
+        Mounted {
+            at: at.to_owned(),
+            connection: connection_of(at),
+            live: true,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }

@@ -1,5 +1,6 @@
 //! When a test cannot run here: it says so, and under CI the want of FUSE is a failure.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 /// True where these tests can mount; else prints the reason.
@@ -19,10 +20,23 @@ pub fn can_mount() -> bool {
     false
 }
 
+/// Whether this is root of a user namespace: nobody's root outside.
+pub fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Where `tool` is in PATH.
+pub fn find_tool(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(tool))
+        .find(|at| at.exists())
+}
+
 /// True where `tool` is in PATH; else prints the reason.
 pub fn has_tool(tool: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(tool).exists()));
+    let found = find_tool(tool).is_some();
     if !found {
         skipped(&format!("needs the program {tool}"));
     }

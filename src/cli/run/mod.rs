@@ -16,8 +16,8 @@ mod unions;
 
 use super::args::RunArgs;
 use super::{logging, mount};
-use crate::cli::check::overlap::{self, Place};
-use crate::cli::check::{LOWER, LOWERS_MAX, directory, readable};
+use crate::cli::preflight::overlap::{self, Place};
+use crate::cli::preflight::{LOWER, LOWERS_MAX, directory, readable};
 use crate::config::request::Request;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};

@@ -13,8 +13,8 @@
 use super::super::args::RunArgs;
 use super::super::changes::Look;
 use super::refused;
-use crate::cli::check::overlap::Place;
-use crate::cli::check::{UPPER, WORK, directory, writable};
+use crate::cli::preflight::overlap::Place;
+use crate::cli::preflight::{UPPER, WORK, directory, writable};
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::layer::private::{is_own, names};
@@ -269,10 +269,10 @@ impl Space {
     fn check(&self, lowers: &[Place]) -> Result<(), MountError> {
         let upper = directory(UPPER, &self.upper)?;
         let work = directory(WORK, &self.base.join("work"))?;
-        crate::cli::check::overlap::same_mount(&upper, &work)?;
+        crate::cli::preflight::overlap::same_mount(&upper, &work)?;
         for lower in lowers {
-            crate::cli::check::overlap::lower_not_inside(lower, &upper)?;
-            crate::cli::check::overlap::lower_not_inside(lower, &work)?;
+            crate::cli::preflight::overlap::lower_not_inside(lower, &upper)?;
+            crate::cli::preflight::overlap::lower_not_inside(lower, &work)?;
         }
         Ok(())
     }

@@ -55,6 +55,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         volatile: settings.volatile,
         index: settings.index,
         redirects: settings.redirects,
+        metacopy: settings.spares_data(),
         max_write: settings.max_write,
         threads: settings.threads,
         flags,

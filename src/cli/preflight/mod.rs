@@ -105,17 +105,67 @@ pub fn writable(place: &Place) -> Result<(), MountError> {
     })
 }
 
+/// Whether an upper may lie in a lower layer: that of `plyfs run` may, and can be looked at
+/// afterwards, but not mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nesting {
+    /// It may not.
+    Refused,
+    /// It may.
+    Allowed,
+}
+
 impl Request {
     /// Checks the request against the filesystem, and settles what was left open.
     ///
     /// # Errors
     /// The first thing that stands against the mount.
     pub fn check(self) -> Result<MountPlan, MountError> {
+        if self.mount_point.is_none() {
+            return Err(MountError::new(
+                MOUNT_POINT,
+                "none given",
+                "name the directory where the union shall appear, last",
+            ));
+        }
         self.check_presence()?;
         let mount_point = self.check_mount_point()?;
-        let lowers = self
+        self.check_layers(mount_point, Nesting::Refused)
+    }
+
+    /// As [`Request::check`], for an upper that is not going to be mounted.
+    ///
+    /// # Errors
+    /// The first thing that stands against using the layers; where there is no upper.
+    pub fn check_unmounted(self, nesting: Nesting) -> Result<MountPlan, MountError> {
+        if self.upper.is_none() {
+            return Err(MountError::new(
+                UPPER,
+                "none given",
+                "name it and its work directory: --upper DIR --work DIR, or -o upperdir=DIR,workdir=DIR",
+            ));
+        }
+        self.check_presence()?;
+        self.check_layers(None, nesting)
+    }
+
+    fn check_layers(
+        self,
+        mount_point: Option<Place>,
+        nesting: Nesting,
+    ) -> Result<MountPlan, MountError> {
+        if self.metacopy == Some(true) && !self.spares_data() {
+            return Err(MountError::new(
+                "option metacopy=on",
+                "it needs redirects, which redirect_dir switches off",
+                "leave out one of the two",
+            ));
+        }
+        let metacopy = self.spares_data();
+        let mut lowers = self
             .lowers
             .iter()
+            .chain(&self.data_only)
             .map(|path| {
                 let place = directory(LOWER, path)?;
                 readable(&place)?;
@@ -123,7 +173,8 @@ impl Request {
             })
             .collect::<Result<Vec<_>, MountError>>()?;
         overlap::no_layer_twice(&lowers)?;
-        let upper = self.check_upper(&lowers, mount_point.as_ref())?;
+        let upper = self.check_upper(&lowers, mount_point.as_ref(), nesting)?;
+        let data_only = lowers.split_off(self.lowers.len());
         let (uid, _) = effective_ids();
         let mut flags = self.flags;
         if !flags.allow_root {
@@ -135,6 +186,7 @@ impl Request {
                 None => self.mount_point.unwrap_or_default(),
             },
             lowers: lowers.into_iter().map(|place| place.real).collect(),
+            data_only: data_only.into_iter().map(|place| place.real).collect(),
             upper,
             marks: self.marks,
             xattrs: self.xattrs,
@@ -142,6 +194,7 @@ impl Request {
             volatile: self.volatile,
             index: self.index,
             redirects: self.redirects,
+            metacopy,
             max_write: self.max_write,
             threads: self.threads,
             flags,
@@ -150,13 +203,6 @@ impl Request {
     }
 
     fn check_presence(&self) -> Result<(), MountError> {
-        if self.mount_point.is_none() {
-            return Err(MountError::new(
-                MOUNT_POINT,
-                "none given",
-                "name the directory where the union shall appear, last",
-            ));
-        }
         if self.lowers.is_empty() && (self.lowers_required || self.upper.is_none()) {
             return Err(MountError::new(
                 "layers",
@@ -164,10 +210,20 @@ impl Request {
                 "name at least one: --lower DIR, or -o lowerdir=DIR",
             ));
         }
-        if self.lowers.len() > LOWERS_MAX {
+        if self.lowers.is_empty() && !self.data_only.is_empty() {
             return Err(MountError::new(
                 "layers",
-                format_args!("{} lower layers given", self.lowers.len()),
+                "only data-only ones given",
+                "name the layer whose files have their data there: lowerdir=DIR::DATA",
+            ));
+        }
+        if self.lowers.len() + self.data_only.len() > LOWERS_MAX {
+            return Err(MountError::new(
+                "layers",
+                format_args!(
+                    "{} lower layers given",
+                    self.lowers.len() + self.data_only.len()
+                ),
                 format_args!("merge some: there may be {LOWERS_MAX} at most"),
             ));
         }
@@ -210,6 +266,7 @@ impl Request {
         &self,
         lowers: &[Place],
         mount_point: Option<&Place>,
+        nesting: Nesting,
     ) -> Result<Option<UpperPlan>, MountError> {
         let (Some(upper), Some(work)) = (&self.upper, &self.work) else {
             return Ok(None);
@@ -218,7 +275,7 @@ impl Request {
         let work = directory(WORK, work)?;
         overlap::upper_and_work_apart(&upper, &work)?;
         overlap::same_mount(&upper, &work)?;
-        for lower in lowers {
+        for lower in lowers.iter().filter(|_| nesting == Nesting::Refused) {
             overlap::apart_from_lower(&upper, lower)?;
             overlap::apart_from_lower(&work, lower)?;
         }

@@ -1,0 +1,107 @@
+//! The data of a file that was copied up without: it goes into the upper file where that
+//! is, for a file may have other names; until all of it is there, the mark says that the
+//! lower data counts.
+
+use super::{Need, Settings, data};
+use crate::error::{Result, SysError, best_effort};
+use crate::node::stack::Stack;
+use crate::node::{Node, Tree};
+use crate::sys::fs::{self, O_NONBLOCK, O_RDONLY, O_RDWR, SetTime, Stat};
+use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+const CAPABILITY: &CStr = c"security.capability";
+
+/// Gives `node`, whose metadata is in the upper, its data there as well.
+///
+/// # Errors
+/// Whatever the copying met; the lower data counts as before then.
+pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
+    let _single_flight = node.copyup.lock();
+    let stack = node.stack();
+    let (Some(upper), Some(below)) = (stack.upper, &stack.data) else {
+        return Ok(());
+    };
+    let (layer, from) = tree.open_below(below, O_RDONLY | O_NONBLOCK)?;
+    let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
+    let before = fs::stat(At::fd(&to))?;
+    let len = match need {
+        Need::Bytes(n) => n.min(before.size),
+        Need::Meta | Need::All => before.size,
+    };
+    let fill = Fill {
+        to: &to,
+        before: &before,
+        capability: xattr::get_optional(At::fd(&to), CAPABILITY)?,
+    };
+    let filled = (|| {
+        // A file that is about to be cut off is so at once: never is it half copied.
+        if len < before.size {
+            io::truncate(&to, len)?;
+        }
+        let source = fs::stat(At::fd(&from))?;
+        data::copy(&layer, &from, &to, &source, len.min(source.size))?;
+        fill.restore_privileges()?;
+        if !settings.volatile && len > 0 {
+            io::sync(&to, false)?;
+        }
+        fill.restore_times();
+        tree.upper_layer()?.unmark_metacopy(At::fd(&to))?;
+        Ok(())
+    })();
+    if let Err(e) = filled {
+        fill.undo();
+        return Err(e);
+    }
+    let redirect = tree.upper_layer()?.drop_redirect(At::fd(&to));
+    best_effort("drop the redirect of a file with its own data", redirect);
+    node.set_stack(Stack::upper_only(upper));
+    tree.files.forget(node.ino);
+    Ok(())
+}
+
+/// An upper file that is being filled, as it was.
+struct Fill<'a> {
+    to: &'a OwnedFd,
+    before: &'a Stat,
+    capability: Option<Vec<u8>>,
+}
+
+impl Fill<'_> {
+    /// Writing takes away capabilities, and setuid and setgid from those without
+    /// CAP_FSETID.
+    fn restore_privileges(&self) -> std::result::Result<(), SysError> {
+        let at = At::fd(self.to);
+        if fs::stat(at)?.mode != self.before.mode {
+            fs::chmod(at, self.before.mode & 0o7777)?;
+        }
+        match &self.capability {
+            Some(value) => xattr::set(at, CAPABILITY, value, 0),
+            None => Ok(()),
+        }
+    }
+
+    fn restore_times(&self) {
+        let times = (
+            SetTime::To(self.before.atime),
+            SetTime::To(self.before.mtime),
+        );
+        let set = fs::utimens(At::fd(self.to), times.0, times.1);
+        best_effort("restore the times of a completed file", set);
+    }
+
+    /// Takes the blocks back that were filled in vain.
+    fn undo(&self) {
+        let punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        let size = self.before.size;
+        let emptied = io::allocate(self.to, punch, 0, size.max(1));
+        best_effort("give back a half copied file's room", emptied);
+        best_effort("restore a file's size", io::truncate(self.to, size));
+        best_effort("restore a file's mode", self.restore_privileges());
+        self.restore_times();
+    }
+}

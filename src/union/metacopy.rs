@@ -1,0 +1,143 @@
+//! Files whose data is elsewhere: in a layer below, under the same name or where a
+//! redirect leads, or in a data-only layer.
+
+use super::Union;
+use super::merged::Way;
+use crate::error::{Errno, Result};
+use crate::layer::dirfds::RealDir;
+use crate::layer::redirect::Redirect;
+use crate::merge::name::Name;
+use crate::merge::resolve::Resolution;
+use crate::node::Node;
+use crate::node::door::Part;
+use crate::node::stack::DataBelow;
+use crate::sys::fs::{self, Stat};
+use crate::sys::path::At;
+use std::sync::Arc;
+
+type RealFile = (Arc<RealDir>, Name);
+
+impl Union {
+    /// Where the data of the file is that `stat` describes, at `name` in part `i` of
+    /// `dir`; `None` where the file has it.
+    pub(super) fn data_below(
+        &self,
+        dir: &Node,
+        name: &Name,
+        parts: &[Part],
+        i: usize,
+        stat: &Stat,
+    ) -> Result<Option<Box<DataBelow>>> {
+        let part = parts.get(i).ok_or(Errno::EIO)?;
+        if !self.is_metacopy(dir, name, part, stat)? {
+            return Ok(None);
+        }
+        let found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
+        if found.is_none() {
+            log::warn!(
+                "{}: the data of {:?} is in no layer below: it cannot be read",
+                part.layer().path.display(),
+                name.escape_ascii().to_string()
+            );
+        }
+        Ok(Some(Box::new(
+            found.map_or(DataBelow::Lost, |(real, name)| DataBelow::File(real, name)),
+        )))
+    }
+
+    fn is_metacopy(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<bool> {
+        let layer = part.layer();
+        if !stat.is_file() || self.tree.layers.is_bottom(layer) {
+            return Ok(false);
+        }
+        let Some(fd) = self.tree.open_part(part)? else {
+            return Ok(false);
+        };
+        Ok(layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat)
+            && layer.is_metacopy(At::new(&*fd, name))?)
+    }
+
+    /// The file that has the data of the one at `name` in part `i`.
+    fn find_data(
+        &self,
+        dir: &Node,
+        name: &Name,
+        parts: &[Part],
+        i: usize,
+        way: Way<'_>,
+    ) -> Result<Option<RealFile>> {
+        let Ok(way) = way.on() else {
+            return Ok(None);
+        };
+        let part = parts.get(i).ok_or(Errno::EIO)?;
+        let below = parts.get(i + 1..).unwrap_or_default();
+        let Some(redirect) = self.redirect_at(part, name)? else {
+            return self.data_at(dir, name, below, way);
+        };
+        if !self.redirects.follows() {
+            return Ok(None);
+        }
+        let absolute = match &redirect {
+            Redirect::Path(path) => Some(path.clone()),
+            Redirect::Beside(_) => None,
+        };
+        let found = match self.lead(dir, part, below, redirect, way)? {
+            Some((below, name)) => self.data_at(dir, &name, &below, way)?,
+            None => None,
+        };
+        match (found, absolute) {
+            (None, Some(path)) => self.data_only(&path),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The file with data at `name` in `parts`.
+    fn data_at(
+        &self,
+        dir: &Node,
+        name: &Name,
+        parts: &[Part],
+        way: Way<'_>,
+    ) -> Result<Option<RealFile>> {
+        let seen = self.see(dir, parts, name)?;
+        let Resolution::NonDirectory(i) = seen.resolution else {
+            return Ok(None);
+        };
+        let stat = seen.look(i)?.stat;
+        let part = parts.get(i).ok_or(Errno::EIO)?;
+        if !stat.is_file() {
+            return Ok(None);
+        }
+        if self.is_metacopy(dir, name, part, &stat)? {
+            return self.find_data(dir, name, parts, i, way);
+        }
+        Ok(match part {
+            Part::Lower(real) => Some((real.clone(), name.clone())),
+            Part::Upper(..) => None,
+        })
+    }
+
+    /// The file at `path` in the first data-only layer that has it; nothing is merged
+    /// and no mark counts there.
+    fn data_only(&self, path: &[Name]) -> Result<Option<RealFile>> {
+        let Some((name, above)) = path.split_last() else {
+            return Ok(None);
+        };
+        'layers: for root in &self.tree.layers.data_only {
+            let mut dir = root.clone();
+            for step in above {
+                let fd = self.tree.layers.fds.lower(&dir)?;
+                match fs::stat(At::new(&*fd, step)) {
+                    Ok(stat) if stat.is_dir() => {}
+                    _ => continue 'layers,
+                }
+                dir = Arc::new(RealDir::child(&dir, step.clone(), false));
+            }
+            let fd = self.tree.layers.fds.lower(&dir)?;
+            if fs::stat(At::new(&*fd, name)).is_ok_and(|stat| stat.is_file()) {
+                return Ok(Some((dir, name.clone())));
+            }
+        }
+        Ok(None)
+    }
+}

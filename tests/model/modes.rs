@@ -1,0 +1,29 @@
+//! The oracle over mounts with other options: the same scripts, judged the same.
+
+use super::{Settings, can_run, play};
+
+/// Plays scripts with `words` in plyfs's `-o`.
+fn play_with(words: &str) {
+    if can_run() {
+        let mut settings = Settings::read(80, 200);
+        settings.words = words.into();
+        play(&settings);
+    }
+}
+
+#[test]
+fn marks_in_files_do_what_the_kernels_marks_do() {
+    play_with("marks=files");
+}
+
+/// What the kernel does with `trusted.` xattrs only.
+#[test]
+fn redirects_and_index_in_user_xattrs_do_what_the_kernels_do() {
+    play_with("userxattr");
+}
+
+/// Each mounts the other's upper at the end, the kernel with `userxattr`.
+#[test]
+fn plain_user_xattrs_are_the_kernels() {
+    play_with("userxattr,redirect_dir=off,index=off,metacopy=off");
+}
