@@ -12,7 +12,7 @@ use crate::merge::inomap::Ino;
 use crate::merge::name::Name;
 use crate::merge::resolve::Resolution;
 use crate::node::door::Part;
-use crate::node::stack::Stack;
+use crate::node::stack::{DataBelow, Stack};
 use crate::node::{Node, Place, Tree};
 use crate::sys::fs::S_IFDIR;
 use std::os::fd::OwnedFd;
@@ -107,6 +107,21 @@ impl Union {
                 _ => return Err(Errno::EIO),
             },
         })
+    }
+
+    /// Whether the data of the file `name` in `dir` is in another file, and that is missing.
+    ///
+    /// # Errors
+    /// Those of looking at the layers.
+    pub(crate) fn has_lost_data(&self, dir: &Node, name: &Name) -> Result<bool> {
+        let parts = self.tree.parts(dir)?;
+        let seen = self.see(dir, &parts, name)?;
+        let Resolution::NonDirectory(i) = seen.resolution else {
+            return Ok(false);
+        };
+        let stat = seen.look(i)?.stat;
+        let data = self.data_below(dir, name, &parts, i, &stat)?;
+        Ok(matches!(data.as_deref(), Some(DataBelow::Lost)))
     }
 
     /// The directories of the lower layers that `ino` shows, topmost first, and whether

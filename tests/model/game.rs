@@ -482,7 +482,7 @@ impl Game {
         );
         if self.for_kernel {
             self.other.subject = Subject::Kernel;
-            self.other.stack.words = self.kernels_words.replace("metacopy=off", "metacopy=on");
+            self.other.stack.words.clone_from(&self.kernels_words);
             self.other.mount(&self.watchdog)?;
             let read_by_kernel = self.other.view();
             self.other.unmount()?;

@@ -12,7 +12,7 @@ use super::{skip, sys};
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the two sides of a comparison are by default.
-pub const KERNEL_WORDS: &str = "index=on,redirect_dir=on,metacopy=off,xino=off,volatile";
+pub const KERNEL_WORDS: &str = "index=on,redirect_dir=on,metacopy=on,xino=off,volatile";
 
 /// What a mount of plyfs gets unless a test says otherwise.
 pub const PLYFS_WORDS: &str = "allow_other,suid,dev";

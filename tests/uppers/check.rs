@@ -136,6 +136,12 @@ const WRONG: &[(&str, &str, &str, bool)] = &[
         true,
     ),
     (
+        "setfattr -n trusted.overlay.redirect -v /nowhere/f $U/e/f",
+        "metacopy",
+        "U/e/f",
+        false,
+    ),
+    (
         "echo x > $W/index/00fb00; setfattr -n trusted.overlay.nlink -v U+0 $W/index/00fb00",
         "index-name",
         "W/index/00fb00",

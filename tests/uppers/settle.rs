@@ -349,7 +349,7 @@ fn the_kernels_own_uppers_are_settled() {
     }
     lab.layer("l", MarkFormat::Overlay, crate::LOWER);
     for (name, words) in [
-        ("all", "redirect_dir=on,metacopy=off,index=on,xino=off"),
+        ("all", "redirect_dir=on,metacopy=on,index=on,xino=off"),
         (
             "nfs",
             "redirect_dir=nofollow,metacopy=off,nfs_export=on,index=on",
@@ -364,6 +364,27 @@ fn the_kernels_own_uppers_are_settled() {
         kernel_shows(&lab, name, &stack, &wanted);
         assert!(!lab.path(&format!("w-{name}/index")).exists());
     }
+}
+
+#[test]
+fn a_file_whose_data_are_missing_is_named() {
+    let Some(lab) = Lab::new() else { return };
+    let (stack, _) = changed(&lab, "a");
+    let file = lab.upper("a").join("e/f");
+    let path = file.as_os_str().as_bytes();
+    let metacopy = sys::lgetxattr(path, "trusted.overlay.metacopy");
+    assert!(metacopy.is_ok(), "chmod copied no data: {metacopy:?}");
+    sys::lsetxattr(path, "trusted.overlay.redirect", b"/nowhere", 0).expect("an xattr");
+    let out = verb(&stack, "settle", &[]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = stderr(&out);
+    assert!(
+        said.contains("u-a/e/f: no layer below has the file that its data are in; "),
+        "{said}"
+    );
+    sys::lremovexattr(path, "trusted.overlay.redirect").expect("an xattr");
+    settle(&stack, &[]);
+    assert!(sys::lgetxattr(path, "trusted.overlay.metacopy").is_err());
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The marks in one directory of the upper: whiteouts, redirects and the other xattrs.
 
 use super::{Checker, Kind};
-use crate::error::{Errno, MountError};
+use crate::error::MountError;
 use crate::layer::Layer;
 use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
 use crate::layer::private::Space;
 use crate::layer::redirect::Redirect;
+use crate::merge::name::Name;
 use crate::sys::fs;
 use crate::sys::xattr;
 use crate::union::Below;
@@ -67,7 +68,7 @@ impl Checker {
             self.origin(dir, Some(name), mark)?;
         }
         if own(&marks, &dir.upper, b"metacopy").is_some() && entry.stat.is_file() {
-            self.metacopy(dir, name)?;
+            self.metacopy(dir, &entry.name)?;
         }
         let count = own(&marks, &dir.upper, b"nlink");
         self.count_name(dir, entry, count)?;
@@ -123,11 +124,7 @@ impl Checker {
         if count > 0 || !dir.upper.has_xattr_whiteouts(dir.itself(), &hints) {
             return Ok(());
         }
-        let key = key_of(
-            &dir.upper,
-            c"trusted.overlay.opaque",
-            c"user.overlay.opaque",
-        );
+        let key = dir.upper.keys().opaque;
         let what = format!("{} is x", key_name(key));
         let remove = ("removed", || xattr::remove(dir.itself(), key));
         self.find_and(dir.shown(), Kind::StaleX, what, remove)
@@ -136,11 +133,7 @@ impl Checker {
     /// The redirect of the directory itself.
     pub(super) fn redirect(&mut self, dir: &Dir<'_>) -> Result<(), MountError> {
         let failed = |e| trouble(dir.shown(), e);
-        let key = key_of(
-            &dir.upper,
-            c"trusted.overlay.redirect",
-            c"user.overlay.redirect",
-        );
+        let key = dir.upper.keys().redirect;
         let value = xattr::get_optional(dir.itself(), key).map_err(failed)?;
         let Some(value) = value.filter(|_| !dir.is_root()) else {
             return Ok(());
@@ -182,25 +175,13 @@ impl Checker {
     }
 
     /// A file that has its attributes in the upper and its data below.
-    fn metacopy(&mut self, dir: &Dir<'_>, name: &[u8]) -> Result<(), MountError> {
-        let failed = |e: Errno| trouble(dir.shown_entry(name), e);
-        let moved = dir.upper.redirect(dir.at(name));
-        let moved = moved.map_err(|e| failed(e.errno))?;
-        // Where a redirect leads, only the union itself can tell.
-        if moved.is_some() {
-            return Ok(());
-        }
-        let below = dir.union.below(&dir.node, name).map_err(failed)?;
-        if !matches!(below, Below::File(_, look) if look.stat.is_file()) {
+    fn metacopy(&mut self, dir: &Dir<'_>, name: &Name) -> Result<(), MountError> {
+        let lost = dir.union.has_lost_data(&dir.node, name);
+        if lost.map_err(|e| trouble(dir.shown_entry(name), e))? {
             self.find(dir.shown_entry(name), Kind::Metacopy, "no data");
         }
         Ok(())
     }
-}
-
-/// The key in the namespace that this upper is believed in.
-pub(super) fn key_of(upper: &Layer, trusted: &'static CStr, user: &'static CStr) -> &'static CStr {
-    if upper.caps.trusted { trusted } else { user }
 }
 
 fn key_name(key: &CStr) -> String {

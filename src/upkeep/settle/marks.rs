@@ -2,8 +2,9 @@
 //! what nobody needs goes.
 
 use super::plain::{get, value_is};
-use super::{Job, Keys, keys, unfit};
+use super::{Job, keys, unfit};
 use crate::error::{Errno, MountError, best_effort};
+use crate::layer::keys::Keys;
 use crate::layer::marks::{Hints, hidden_by_file, is_mark_name};
 use crate::layer::private::Space;
 use crate::layer::scratch::remove_tree;

@@ -2,8 +2,9 @@
 //! them do, whatever their options: plain copies, devices 0:0, `overlay.opaque`.
 //!
 //! It goes in steps, each of which leaves the view as it is, so that it may be killed at
-//! any point and run again. (Two things may then be seen for the while: the times of the
-//! directory that was just worked on, and a link count with one too many.)
+//! any point and run again. (Two things may have changed then: the times of the file or
+//! directory that was just worked on and, up to the next run, a link count with one too
+//! many.)
 //!
 //! 1. `whole`: what overlayfs would merge otherwise than the union does (redirected
 //!    directories above all) is copied up, all that is below it too, and made opaque
@@ -29,10 +30,10 @@ use super::written::Written;
 use super::{Shown, trouble};
 use crate::config::plan::{MountPlan, XattrSpace};
 use crate::error::{Errno, MountError};
+use crate::layer::keys::{Keys, TRUSTED, USER};
 use crate::layer::private::Space;
 use crate::sys::io;
 use crate::union::Union;
-use std::ffi::CStr;
 
 /// What was done, and how far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +106,7 @@ pub fn settle(
     let mut plan = plan.clone();
     // What is in the index was shown by mounts with it, which is the default.
     plan.index = true;
+    plan.metacopy = false;
     let mut job = Job {
         tally: Tally::default(),
         watch,
@@ -183,26 +185,7 @@ fn space_of(union: &Union) -> Space {
 }
 
 /// The keys of one namespace.
-struct Keys {
-    opaque: &'static CStr,
-    redirect: &'static CStr,
-    whiteout: &'static CStr,
-    metacopy: &'static CStr,
-}
-
 fn keys(space: Space) -> &'static Keys {
-    const TRUSTED: Keys = Keys {
-        opaque: c"trusted.overlay.opaque",
-        redirect: c"trusted.overlay.redirect",
-        whiteout: c"trusted.overlay.whiteout",
-        metacopy: c"trusted.overlay.metacopy",
-    };
-    const USER: Keys = Keys {
-        opaque: c"user.overlay.opaque",
-        redirect: c"user.overlay.redirect",
-        whiteout: c"user.overlay.whiteout",
-        metacopy: c"user.overlay.metacopy",
-    };
     match space {
         Space::Trusted => &TRUSTED,
         Space::User | Space::FuseOverlayfs => &USER,

@@ -1,9 +1,10 @@
 //! What an overlayfs without any option reads in the lower layers: no redirects, no
 //! `.wh.` files, no data of another file, and marks in one namespace alone.
 
-use super::{Keys, keys};
+use super::keys;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::RealDir;
+use crate::layer::keys::Keys;
 use crate::layer::marks::is_mark_name;
 use crate::layer::private::Space;
 use crate::merge::name::Name;
