@@ -46,10 +46,10 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         let source = fs::stat(At::fd(&from))?;
         data::copy(&layer, &from, &to, &source, len.min(source.size))?;
         fill.restore_privileges()?;
+        fill.restore_times()?;
         if !settings.volatile && len > 0 {
             io::sync(&to, false)?;
         }
-        fill.restore_times();
         tree.upper_layer()?.unmark_metacopy(At::fd(&to))?;
         Ok(())
     })();
@@ -85,13 +85,9 @@ impl Fill<'_> {
         }
     }
 
-    fn restore_times(&self) {
-        let times = (
-            SetTime::To(self.before.atime),
-            SetTime::To(self.before.mtime),
-        );
-        let set = fs::utimens(At::fd(self.to), times.0, times.1);
-        best_effort("restore the times of a completed file", set);
+    fn restore_times(&self) -> std::result::Result<(), SysError> {
+        let (atime, mtime) = (self.before.atime, self.before.mtime);
+        fs::utimens(At::fd(self.to), SetTime::To(atime), SetTime::To(mtime))
     }
 
     /// Takes the blocks back that were filled in vain.
@@ -102,6 +98,6 @@ impl Fill<'_> {
         best_effort("give back a half copied file's room", emptied);
         best_effort("restore a file's size", io::truncate(self.to, size));
         best_effort("restore a file's mode", self.restore_privileges());
-        self.restore_times();
+        best_effort("restore a file's times", self.restore_times());
     }
 }

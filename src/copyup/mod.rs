@@ -254,8 +254,8 @@ impl Job<'_> {
         Ok(recorded)
     }
 
-    /// Makes a regular file with as much of the data as is needed; the new file, if any
-    /// was copied.
+    /// Makes a regular file with as much of the data as is needed; the new file, if it has
+    /// to be synced.
     fn make_file(&self, at: At<'_>) -> Result<Option<OwnedFd>> {
         let stat = &self.source.look.stat;
         let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
@@ -263,7 +263,7 @@ impl Job<'_> {
             Need::Meta => {
                 self.upper.mark_metacopy(At::fd(&to))?;
                 io::truncate(&to, stat.size)?;
-                return Ok(None);
+                return Ok(self.upper.shows_unsynced_names().then_some(to));
             }
             Need::All => stat.size,
             Need::Bytes(n) => n.min(stat.size),

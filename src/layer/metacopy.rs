@@ -41,6 +41,14 @@ impl Layer {
         Ok(xattr::get_optional(at, self.keys().metacopy)?.is_some())
     }
 
+    /// Whether this upper's filesystem may show, after a power cut, a file by its name that
+    /// was never synced, and then without its size: what else was synced in its directory
+    /// has brought the name along. btrfs does (LOG_INODE_EXISTS in fs/btrfs/tree-log.c).
+    pub fn shows_unsynced_names(&self) -> bool {
+        const BTRFS: i64 = 0x9123_683e;
+        self.caps.magic == BTRFS
+    }
+
     /// Says that the data of the upper file at `at` is the lower one's.
     ///
     /// # Errors
