@@ -10,6 +10,7 @@ pub mod private;
 pub mod probe;
 pub mod redirect;
 pub mod scratch;
+pub mod volatile;
 
 use crate::error::SysError;
 use crate::sys::fs::{self, Stat};

@@ -225,7 +225,7 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
             "run it again",
         ));
     }
-    let scratch = Scratch::open(rooms.work, &paths.work, plan.index)?;
+    let scratch = Scratch::open(rooms.work, &paths.work, plan.index, plan.volatile)?;
     let caps = probe::upper(plan, &rooms.upper, &scratch).map_err(|e| {
         MountError::new(
             paths.work.display(),

@@ -8,6 +8,7 @@
 //! WORK/settling    while `plyfs settle` moves the marks to the other namespace
 //! ```
 
+use super::volatile;
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
@@ -40,11 +41,17 @@ pub struct Scratch {
 
 impl Scratch {
     /// Locks `root` (the directory that the user named), sweeps its temporaries, and
-    /// opens the index if one is wanted.
+    /// opens the index if one is wanted; `volatile` is whether the upper shall be.
     ///
     /// # Errors
-    /// When another mount keeps it, or it cannot be written.
-    pub fn open(root: OwnedFd, path: &Path, with_index: bool) -> Result<Scratch, MountError> {
+    /// When another mount keeps it, it cannot be written, or its upper was volatile when
+    /// the machine went down.
+    pub fn open(
+        root: OwnedFd,
+        path: &Path,
+        with_index: bool,
+        volatile: bool,
+    ) -> Result<Scratch, MountError> {
         lock_patiently(&root, path, "work directory", MOUNT_PATIENCE)?;
         let refuse = |e: SysError| {
             MountError::new(
@@ -54,7 +61,11 @@ impl Scratch {
             )
         };
         let dir = own_subdirectory(&root, TEMPORARIES).map_err(refuse)?;
+        volatile::admit(&dir, path)?;
         sweep(&dir).map_err(refuse)?;
+        if volatile {
+            volatile::begin(&dir).map_err(refuse)?;
+        }
         let index = if with_index {
             best_effort("open the index", own_subdirectory(&root, INDEX)).map(Arc::new)
         } else {
@@ -201,7 +212,7 @@ mod tests {
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "x").unwrap();
         symlink(&outside, tmp.path().join("work/#1/link")).unwrap();
-        let scratch = Scratch::open(root(tmp.path()), tmp.path(), true).unwrap();
+        let scratch = Scratch::open(root(tmp.path()), tmp.path(), true, false).unwrap();
         assert_eq!(
             std::fs::read_dir(tmp.path().join("work")).unwrap().count(),
             0
@@ -214,8 +225,8 @@ mod tests {
     #[test]
     fn a_second_mount_of_the_same_work_directory_is_refused_by_name() {
         let tmp = tempfile::tempdir().unwrap();
-        let _first = Scratch::open(root(tmp.path()), tmp.path(), false).unwrap();
-        let error = Scratch::open(root(tmp.path()), tmp.path(), false).unwrap_err();
+        let _first = Scratch::open(root(tmp.path()), tmp.path(), false, false).unwrap();
+        let error = Scratch::open(root(tmp.path()), tmp.path(), false, false).unwrap_err();
         assert_eq!(error.what, tmp.path().display().to_string());
         assert!(error.cause.contains("in use"));
     }

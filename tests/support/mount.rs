@@ -151,6 +151,9 @@ impl Stack {
     }
 
     fn mount_plyfs(&self, at: &Path) -> Result<(), String> {
+        if let Some((_, work)) = &self.upper {
+            forgive_volatile(work);
+        }
         let out = run(&mut self.plyfs_command(at), MOUNT_LIMIT)?;
         judge("plyfs", &out)
     }

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Kind {
     /// A temporary in the work directory.
     Temporary,
-    /// A volatile mount did not end cleanly.
+    /// The last mount was volatile.
     Volatile,
     /// A `settle` was interrupted where the marks change their namespace.
     HalfSettled,
@@ -74,7 +74,7 @@ impl Kind {
             ),
             Kind::Volatile => (
                 "volatile",
-                "a volatile mount did not end cleanly: after a crash files may be torn",
+                "it was last mounted volatile, without syncing: after a crash files may be torn",
                 "throw the upper away; if the machine has not crashed since, remove this directory",
             ),
             Kind::HalfSettled => (
