@@ -38,7 +38,7 @@ fn it_mounts_as_podman_calls_it() {
 #[test]
 fn it_mounts_as_containerd_calls_it() {
     let Some(stage) = can_mount() else { return };
-    stage.quietly(&["overlay", "mnt", "-o", "lowerdir=low::low2,dev,suid"]);
+    stage.quietly(&["overlay", "mnt", "-o", "lowerdir=low:low2,dev,suid"]);
     assert_eq!(flags(&stage), "ro,noatime");
     assert_eq!(stage.read("mnt/two"), "2");
     stage.quietly(&["umount", "mnt"]);

@@ -9,6 +9,7 @@ mod hostile_index;
 mod hostile_marks;
 mod hostile_metacopy;
 mod links;
+mod metacopy;
 mod names;
 mod recreate;
 mod stacks;

@@ -104,6 +104,21 @@ pub const OVERLAPS: &[Case] = &[
 pub const NEED: &str = "name at least one: --lower DIR, or -o lowerdir=DIR";
 
 pub const WORDS: &[Case] = &[
+    (
+        "mount -o lowerdir=low::low2:low mnt",
+        "option lowerdir=low::low2:low: a layer to be merged stands after a data-only one; write \
+         lowerdir=A:B::DATA::DATA, with two colons before each of the last",
+    ),
+    ("mount -o datadir+=low mnt", "layers: none given; $NEED"),
+    (
+        "mount --lower low -o datadir+=none mnt",
+        "lower layer $D/none: no such directory; create it with mkdir, or correct the path",
+    ),
+    (
+        "mount --lower low -o metacopy=on,redirect_dir=off mnt",
+        "option metacopy=on: it needs redirects, which redirect_dir switches off; leave out one \
+         of the two",
+    ),
     ("mount mnt", "layers: none given; $NEED"),
     ("mnt", "layers: none given; $NEED"),
     (
