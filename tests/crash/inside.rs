@@ -306,7 +306,8 @@ impl Inside {
             ..File::default()
         };
         if kind == libc::S_IFREG {
-            let mut data = vec![0; READ_MAX];
+            // The kernel reads no further than it was told that there is.
+            let mut data = vec![0; READ_MAX.min(stat.size as usize)];
             let n = self.union.read(attr.ino, 0, &mut data, 0)?;
             data.truncate(n);
             file.data = Some(data);
@@ -341,7 +342,8 @@ impl Inside {
             );
         }
         if kind == libc::S_IFREG {
-            let mut data = vec![0; READ_MAX];
+            // The kernel reads no further than it was told that there is.
+            let mut data = vec![0; READ_MAX.min(stat.size as usize)];
             let n = self.union.read(attr.ino, 0, &mut data, 0)?;
             line += &format!(" data={:x}+{n}", digest(&data[..n]));
         }

@@ -68,6 +68,18 @@ pub const SCENES: &[(&[&str], &str)] = &[
     (&["write d/f 0"], "write d/f 5000"),
     (&["write d/f 0"], "fsync d/f"),
     (&["rename m m2"], "write m2/sub/r 0"),
+    // The data of what was copied up without.
+    (&["chmod d/f"], "write d/f 5000"),
+    (&["chmod big"], "write big 100"),
+    (&["chmod big"], "truncate big 1000"),
+    (&["chmod suid"], "user truncate suid 20"),
+    (&["chmod d/g"], "write d/h 5"),
+    (&["chmod d/f"], "rename d/f moved"),
+    (&["chmod d/f", "rename d/f moved"], "write moved 0"),
+    (&["chmod d/f"], "link d/f d/l"),
+    (&["chmod d/f"], "unlink d/f"),
+    (&["chmod d/f"], "exchange d/f top"),
+    (&["rename m m2", "chmod m2/sub/r"], "fallocate m2/sub/r 0"),
     // Hard links.
     (&[], "write d/g 0"),
     (&[], "chmod d/h"),
@@ -160,6 +172,11 @@ pub const STEPS: &[(&str, &str, &[&str])] = &[
         "",
         "truncate big 0",
         &["truncate big 0", "old big 1000000000"],
+    ),
+    (
+        "",
+        "truncate big 1000",
+        &["truncate big 1000", "old big 1000000000"],
     ),
     // A directory with marks as files in it cannot be replaced at one stroke.
     ("marks=files", "rename n e", &["rename n e", "mkdir n 755"]),

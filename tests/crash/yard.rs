@@ -27,6 +27,7 @@ pub const VARIANTS: &[Variant] = &[
     ("userxattr", false),
     ("index=off", false),
     ("redirect_dir=off", false),
+    ("metacopy=off", false),
 ];
 
 /// Where unions are made and broken.
