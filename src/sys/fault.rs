@@ -1,6 +1,6 @@
 //! Faults for the tests: a system call of this thread fails, or is the last one.
 //!
-//! Every call of this module's siblings that touches a layer asks [`before`] first.
+//! Every call of this module's siblings that touches a layer asks `before` first.
 //! Without the feature `fault-injection`, which is never on by default, that is an empty
 //! function and no build for users holds anything of this.
 
