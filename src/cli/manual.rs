@@ -102,6 +102,10 @@ fn meaning(effect: Effect) -> &'static str {
             "Whether a change of owner, mode, times or xattrs leaves the data in the lower \
              layer; on where redirects are."
         }
+        Effect::CopyUp => {
+            "What copies a file to the upper: its first change, or, as with overlayfs, opening \
+             it for writing; write."
+        }
         Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",

@@ -149,6 +149,8 @@ pub enum Effect {
     Redirect,
     /// Changes of metadata that copy no data.
     Metacopy,
+    /// When files are copied up.
+    CopyUp,
     /// No syncing.
     Volatile,
     /// Largest write request.
@@ -200,7 +202,7 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        DataMore, Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, Metacopy,
+        CopyUp, DataMore, Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, Metacopy,
         NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
@@ -217,6 +219,7 @@ pub const WORDS: &[Known] = {
         ("index", Value("on|off"), Index),
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
+        ("copyup", Value("write|open"), CopyUp),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),

@@ -61,6 +61,16 @@ impl Redirects {
     }
 }
 
+/// What brings a lower file's data to the upper (`copyup=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyUpAt {
+    /// The first change of it; opening costs no request.
+    #[default]
+    Write,
+    /// Opening it for writing, as with overlayfs.
+    Open,
+}
+
 /// How long the kernel may trust what it was told (`timeout=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CacheTimeout {
@@ -141,6 +151,8 @@ pub struct MountPlan {
     pub xattrs: XattrSpace,
     /// Kernel caching.
     pub timeout: CacheTimeout,
+    /// When files are copied up.
+    pub copyup: CopyUpAt,
     /// How owners are shown.
     pub owners: OwnerView,
     /// What is mounted on a directory of a layer hides that directory's content, as it does
@@ -174,6 +186,7 @@ impl MountPlan {
             marks: Marks::default(),
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
+            copyup: CopyUpAt::default(),
             owners: OwnerView::default(),
             respect_mounts: false,
             volatile: false,

@@ -1,7 +1,7 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
-use super::plan::{CacheTimeout, Marks, MountFlags, Redirects, XattrSpace};
+use super::plan::{CacheTimeout, CopyUpAt, Marks, MountFlags, Redirects, XattrSpace};
 use crate::error::MountError;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -27,6 +27,8 @@ pub struct Request {
     pub xattrs: XattrSpace,
     /// Kernel caching.
     pub timeout: CacheTimeout,
+    /// When files are copied up.
+    pub copyup: CopyUpAt,
     /// No syncing.
     pub volatile: bool,
     /// Hard links kept whole.
@@ -60,6 +62,7 @@ impl Default for Request {
             marks: Marks::default(),
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
+            copyup: CopyUpAt::default(),
             volatile: false,
             index: true,
             redirects: Redirects::default(),
@@ -211,6 +214,10 @@ impl Request {
             }
             Effect::Metacopy => {
                 self.metacopy = Some(choice(word, &text, &[("on", true), ("off", false)])?);
+            }
+            Effect::CopyUp => {
+                let all = [("write", CopyUpAt::Write), ("open", CopyUpAt::Open)];
+                self.copyup = choice(word, &text, &all)?;
             }
             Effect::Volatile => self.volatile = true,
             Effect::MaxWrite => {

@@ -2,19 +2,20 @@
 //!
 //! There is no per-open state: `open` and `opendir` answer ENOSYS once, and the
 //! kernel opens by itself from then on (FUSE_NO_OPEN_SUPPORT); so do `create` (the
-//! kernel makes a node and opens it), `flush` and `access`.
+//! kernel makes a node and opens it), `flush` and `access`. With `copyup=open` the
+//! kernel asks before it opens a file, and that is all the difference.
 
 use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
-use crate::config::plan::{CacheTimeout, MountPlan};
+use crate::config::plan::{CacheTimeout, CopyUpAt, MountPlan};
 use crate::error::{Errno, Result};
 use crate::sys::creds::Caller;
 use crate::union::{Entry, Need, New, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -45,6 +46,7 @@ pub struct Adapter {
     max_write: u32,
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
+    copyup: CopyUpAt,
 }
 
 impl Adapter {
@@ -60,6 +62,7 @@ impl Adapter {
             },
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
+            copyup: plan.copyup,
         }
     }
 
@@ -359,12 +362,23 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.opens_by_itself {
-            reply.error(errno(Errno::ENOSYS));
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens_by_itself && self.copyup == CopyUpAt::Write {
+            return reply.error(errno(Errno::ENOSYS));
+        }
+        let copies = self.copyup == CopyUpAt::Open && flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let union = self.union.clone();
+        let act = move || match union.open_file(ino.0, copies) {
+            Ok(()) => {
+                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+                reply.opened(FileHandle(0), flags);
+            }
+            Err(e) => reply.error(errno(e)),
+        };
+        if copies && self.takes_long(ino, Need::All) {
+            elsewhere("open", act);
         } else {
-            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-            reply.opened(FileHandle(0), flags);
+            guarded("open", act);
         }
     }
 

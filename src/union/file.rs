@@ -41,6 +41,18 @@ impl Union {
         }
     }
 
+    /// What opening `ino` does: it `copies` the file up, or nothing.
+    ///
+    /// # Errors
+    /// Those of copy-up.
+    pub fn open_file(&self, ino: Ino, copies: bool) -> Result<()> {
+        let node = self.node(ino)?;
+        if copies && node.is_file() {
+            self.ensure(&node, Need::All)?;
+        }
+        Ok(())
+    }
+
     /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
     /// those of the open file that is read.
     ///

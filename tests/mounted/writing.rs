@@ -230,3 +230,34 @@ fn appending_from_two_descriptors_loses_nothing() {
     }
     assert_eq!(sys::lstat(at(mounted.path(), "f")).map(|s| s.size), Ok(510));
 }
+
+#[test]
+fn opening_for_writing_copies_up_where_that_is_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    let l = lab.layer(
+        "l",
+        MarkFormat::Overlay,
+        &["dir d", "file d/r", "file d/w", "file d/no"],
+    );
+    let stack = lab.stack("open", &[l]).words("copyup=open");
+    let mounted = lab.mount_stack("open", &stack);
+    let m = mounted.path();
+    let upper = lab.upper("open");
+    sys::open(at(m, "d/r"), libc::O_RDONLY, 0).expect("open");
+    assert!(!upper.join("d").exists());
+    let fd = sys::open(at(m, "d/w"), libc::O_WRONLY | libc::O_APPEND, 0).expect("open");
+    let copied = std::fs::read(upper.join("d/w")).expect("it is in the upper");
+    assert_eq!(copied.len(), 10);
+    drop(fd);
+    let refused = sys::open(
+        at(m, "d/no"),
+        libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        0o600,
+    );
+    assert_eq!(refused.err(), Some(libc::EEXIST));
+    assert!(!upper.join("d/no").exists());
+    shell(
+        m,
+        "echo more >> d/w; : > d/no; test ! -s d/no; tail -n1 d/w | grep -q more",
+    );
+}

@@ -191,6 +191,7 @@ impl Request {
             marks: self.marks,
             xattrs: self.xattrs,
             timeout: self.timeout,
+            copyup: self.copyup,
             volatile: self.volatile,
             index: self.index,
             redirects: self.redirects,

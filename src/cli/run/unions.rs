@@ -50,6 +50,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         marks: settings.marks,
         xattrs: settings.xattrs,
         timeout: settings.timeout,
+        copyup: settings.copyup,
         owners: OwnerView::OverflowIsRoot,
         respect_mounts: true,
         volatile: settings.volatile,
