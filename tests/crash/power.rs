@@ -145,6 +145,7 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
         let record = record(kind, dir, &site, base, (round > 0, &mut rng));
         let mut image = record.base.clone();
         let mut applied = 0;
+        let right = wrong.len();
         for cut in record.cuts(points as usize, &mut rng) {
             for event in &record.events[applied..cut.flushed] {
                 if let Event::Write(at, data) = event {
@@ -156,6 +157,9 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
                 wrong.push(format!("round {round}, {}: {what}", record.describe(&cut)));
             }
             tried += 1;
+        }
+        if wrong.len() > right {
+            wrong.push(format!("round {round} did: {}", record.work.join("; ")));
         }
     }
     println!(
