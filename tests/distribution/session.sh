@@ -2,7 +2,7 @@
 # What is done to the distribution, once for each kind of union.
 #   session.sh HOME PLYFS KIND
 # leaves HOME/KIND/{live,remounted}.tsv, and for plyfs also foreign.tsv: the
-# same upper seen by the kernel's overlayfs.
+# same upper, settled, seen by the kernel's overlayfs.
 set -euo pipefail
 home=$1 plyfs=$2 kind=$3
 here=$(dirname "$0")
@@ -19,10 +19,15 @@ umount "$at/mnt"
 
 mount_union "$kind" "$plyfs" "$at/mnt" "$at/upper" "$at/work" "${lowers[@]}"
 manifest "$at/mnt" > "$at/remounted.tsv"
-umount "$at/mnt"
+if [ "$kind" = plyfs ]; then
+    # It waits until the daemon has let go of the upper.
+    "$plyfs" umount "$at/mnt"
+else
+    umount "$at/mnt"
+fi
 
 if [ "$kind" = plyfs ] && [ "$(cat "$home/reference")" = overlay ]; then
-    # The daemon may still hold the work directory for a moment: another one does.
+    settle "$plyfs" "$at/upper" "$at/work" "${lowers[@]}"
     mkdir "$at/work2"
     mount_union overlay - "$at/mnt" "$at/upper" "$at/work2" "${lowers[@]}"
     manifest "$at/mnt" > "$at/foreign.tsv"

@@ -17,6 +17,13 @@ mount_union() {
     esac
 }
 
+# settle PLYFS UPPER WORK LOWER…
+settle() {
+    local plyfs=$1 upper=$2 work=$3
+    shift 3
+    "$plyfs" settle --quiet -o "lowerdir=$(IFS=:; echo "$*"),upperdir=$upper,workdir=$work"
+}
+
 # overlay_works DIR: true where the kernel's overlayfs takes an upper in DIR.
 overlay_works() {
     local at=$1/probe
