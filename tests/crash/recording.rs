@@ -207,7 +207,10 @@ pub fn do_line(union: &dyn Union, site: &Site, line: &str) -> Result<(), String>
     }
     let dir = sys::open(site.mount.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0);
     let done = dir.and_then(|dir| sys::syncfs(&dir));
-    done.map_err(|e| format!("syncfs: {}", sys::errno_name(e)))
+    done.map_err(|e| format!("syncfs: {}", sys::errno_name(e)))?;
+    // XFS does not flush the disk where its log was clean already; an fsync does.
+    tick(&site.mount.join("tick"));
+    Ok(())
 }
 
 /// Whether the lines are made up, and what they are made up with.

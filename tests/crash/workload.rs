@@ -89,10 +89,12 @@ pub fn make_up(now: &Files, rng: &mut Rng) -> Option<String> {
         format!("{dir}/{name}")
     };
     let there = *rng.pick(&paths[1..]);
-    let is_link = now[&format!("/{here}")].what.starts_with("12");
+    // Nobody can sync or write anything else.
+    let what = &now[&format!("/{here}")].what;
+    let is_other = !what.starts_with("100") && !what.starts_with('4');
     let inside = |a: &str, b: &str| format!("{a}/").starts_with(&format!("{b}/"));
     let nested = |a: &str, b: &str| inside(a, b) || inside(b, a);
-    if is_link || nested(here, there) || nested(here, &new) {
+    if is_other || nested(here, there) || nested(here, &new) {
         return None;
     }
     Some(match rng.below(24) {
