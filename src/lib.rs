@@ -16,12 +16,14 @@
 //! The map of the house, top to bottom; an arrow never points back up:
 //!
 //! ```text
-//! cli -> config, fuse, upkeep
+//! cli -> config, fuse, upkeep, bench
+//! bench -> sys
 //! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod copyup;

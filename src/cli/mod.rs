@@ -1,6 +1,7 @@
 //! The verbs, one file each, and the form that mount(8) and container engines use.
 
 pub mod args;
+pub mod bench;
 pub mod changes;
 pub mod check;
 pub mod helper;
@@ -45,6 +46,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => return check::run(args),
         Verb::Settle(args) => settle::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
     })
@@ -57,7 +59,10 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
         return None;
     }
     let first = args.get(1)?.to_string_lossy();
-    let near = nearest(&first, ["mount", "umount", "run", "check", "settle"])?;
+    let near = nearest(
+        &first,
+        ["mount", "umount", "run", "check", "settle", "bench"],
+    )?;
     Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 
