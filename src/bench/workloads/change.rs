@@ -2,7 +2,7 @@
 
 use super::read::some_files;
 use super::{Ground, Group, Work, Workload, grouped};
-use crate::bench::data::{PER_DIR, Set, Sizes, tree_dirs};
+use crate::bench::data::{PER_DIR, Set, Sizes, big_name, tree_dirs};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, lchown};
@@ -22,6 +22,13 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             format!("rename of {some} lower files"),
             rename,
         ),
+        Workload::new(
+            Group::Changing,
+            "rename-empty",
+            format!("rename of {some} empty lower files in one directory"),
+            rename_empty,
+        )
+        .changing(Set::Big),
         new(
             "mkdir-lower",
             format!("mkdir in lower directories, {some}"),
@@ -61,6 +68,17 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
 fn rename(ground: &Ground) -> io::Result<Work> {
     let names = some_files(&ground.sizes);
     let pairs: Vec<_> = names.iter().map(|n| (n, format!("{n}.new"))).collect();
+    Work::timed(pairs.len(), || {
+        pairs.iter().try_for_each(|(from, to)| fs::rename(from, to))
+    })
+}
+
+fn rename_empty(ground: &Ground) -> io::Result<Work> {
+    let count = ground.sizes.some_files().min(ground.sizes.big_entries());
+    let pairs: Vec<_> = (0..count)
+        .map(|i| format!("{}/{}", Set::Big.dir(), big_name(i)))
+        .map(|name| (name.clone(), name + ".new"))
+        .collect();
     Work::timed(pairs.len(), || {
         pairs.iter().try_for_each(|(from, to)| fs::rename(from, to))
     })

@@ -16,10 +16,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             Workload::new(
                 Group::CopyUp,
                 format!("copyup-{name}"),
-                format!(
-                    "first byte written to a lower file of {}, open to close; {count} of them",
-                    bytes(size)
-                ),
+                format!("copy-up of {}: open, write a byte, close", bytes(size)),
                 move |_| change_each(name, size, count),
             )
             .changing(Set::Sizes)
@@ -31,7 +28,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             Group::CopyUp,
             "first-write",
             format!(
-                "first write to {} open lower files of 4 KiB, the write alone",
+                "first write to {} lower files opened before",
                 grouped(some.min(OPEN_MAX))
             ),
             first_write,

@@ -67,6 +67,13 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         .on(Set::Small)
         .after(stat_dirs),
         new(
+            "stat-missing-listed",
+            format!("stat of {some} missing names where all was listed"),
+            stat_missing,
+        )
+        .on(Set::Small)
+        .after(|ground| walk(ground).map(drop)),
+        new(
             "open-warm",
             format!("open+read+close of {some} files of 4 KiB, warm"),
             open_warm,
@@ -79,6 +86,13 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             open_first,
         )
         .on(Set::Small),
+        new(
+            "open-cold",
+            format!("open+read+close of {some} files of 4 KiB, cold"),
+            open_first,
+        )
+        .on(Set::Small)
+        .cold(),
     ]
 }
 
