@@ -196,6 +196,9 @@ pub struct BenchArgs {
     /// `--subject old=plyfs@/usr/bin/plyfs --subject new=plyfs --subject plyfs:metacopy=off`.
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Vec<String>,
+    /// Leave out subjects that cannot be mounted here, instead of refusing to start
+    #[arg(long)]
+    pub lenient: bool,
     /// The label of the subject that the others are compared with; overlayfs
     #[arg(long, value_name = "LABEL")]
     pub reference: Option<String>,
@@ -205,6 +208,9 @@ pub struct BenchArgs {
     /// Write all figures to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
+    /// Write one self-contained page with plots to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
     /// Measure nothing: show the report that --json has written
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from: Option<PathBuf>,

@@ -1,6 +1,8 @@
 //! The figures, and what they were measured on.
 
+pub mod html;
 pub mod json;
+pub mod svg;
 pub mod table;
 
 use super::machine::Machine;

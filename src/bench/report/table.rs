@@ -90,6 +90,7 @@ fn cells(report: &Report, row: &Row) -> Cells {
         );
         if subject.label != report.reference {
             cells.push(match outcome.and_then(|outcome| outcome.ratio) {
+                Some(ratio) if ratio.max < 0.001 => short(ratio.of_medians),
                 Some(ratio) => format!(
                     "{} ({}-{})",
                     short(ratio.of_medians),
@@ -109,6 +110,7 @@ pub fn short(ratio: f64) -> String {
         r if r >= 99.5 => format!("{r:.0}"),
         r if r >= 9.95 => format!("{r:.1}"),
         r if r >= 0.095 => format!("{r:.2}"),
+        r if r < 0.001 => "<0.001".into(),
         r => format!("{r:.3}"),
     }
 }
@@ -179,6 +181,7 @@ mod tests {
             (0.0123, "0.012"),
             (1.0, "1.00"),
             (14.94, "14.9"),
+            (0.000_2, "<0.001"),
             (123.4, "123"),
         ] {
             assert_eq!(short(ratio), expected);

@@ -23,8 +23,8 @@ pub struct Choice {
     /// How many lower layers.
     pub layers: usize,
     specs: Vec<Spec>,
-    /// Whether the subjects were named: then each of them has to work.
-    named: bool,
+    /// Whether each of them has to work.
+    strict: bool,
     reference: Option<String>,
     only: Vec<String>,
     skip: Vec<String>,
@@ -76,7 +76,7 @@ impl Choice {
             scale,
             rounds,
             layers: args.layers,
-            named: !specs.is_empty(),
+            strict: !specs.is_empty() && !args.lenient,
             specs: if specs.is_empty() { usual() } else { specs },
             reference: args.reference.clone(),
             only: args.only.clone(),
@@ -113,11 +113,11 @@ impl Choice {
             }
             match probe(subject.as_ref(), dir) {
                 Ok(()) => subjects.push(subject),
-                Err(e) if self.named => {
+                Err(e) if self.strict => {
                     return Err(MountError::new(
                         format_args!("subject {}", subject.label()),
                         format_args!("it cannot be mounted here: {}", plain(&e)),
-                        "leave it out, or try another DIR or --setting",
+                        "leave it out, try another DIR or --setting, or give --lenient",
                     ));
                 }
                 Err(e) => say(&format!("{}: left out: {}", subject.label(), plain(&e))),

@@ -14,7 +14,7 @@ use super::args::BenchArgs;
 use super::run::idmap;
 use super::{logging, say};
 use crate::bench::cold::Dropper;
-use crate::bench::report::{Report, json, table};
+use crate::bench::report::{Report, html, json, table};
 use crate::bench::run::{Plan, run as measure};
 use crate::bench::subject::Setting;
 use crate::bench::workloads::{self, Workload};
@@ -85,6 +85,7 @@ fn read_report(path: &Path) -> Result<Report, MountError> {
 /// an hour that they cannot be.
 struct Outputs {
     json: Option<(PathBuf, File)>,
+    html: Option<(PathBuf, File)>,
 }
 
 impl Outputs {
@@ -102,6 +103,7 @@ impl Outputs {
         };
         Ok(Outputs {
             json: open("--json", &args.json)?,
+            html: open("--html", &args.html)?,
         })
     }
 
@@ -110,6 +112,9 @@ impl Outputs {
         if let Some((path, file)) = &self.json {
             let written = json::write(report).map_err(io::Error::from);
             put(path, file, written)?;
+        }
+        if let Some((path, file)) = &self.html {
+            put(path, file, Ok(html::write(report)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
