@@ -5,6 +5,7 @@ use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
+use crate::sys::memory::keep_little;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
@@ -213,6 +214,7 @@ fn watch(signals: Blocked, mounted: &Mounted) {
 /// # Errors
 /// Whatever stands against the mount; nothing is left mounted then.
 pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), MountError> {
+    keep_little();
     let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
     let signals = signal::block(&TERMINATION).map_err(no_signals)?;
     let session = Session::start(plan)?;

@@ -76,7 +76,7 @@ impl Union {
     /// Those of copy-up and of writing.
     pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
-        self.ensure(&node, Need::All)?;
+        self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         match by {
             Writer::Privileged => {}
@@ -84,7 +84,7 @@ impl Union {
             Writer::Mapping if node.is_harmless() => {}
             Writer::Mapping => return self.write_keeping_capability(&node, &file, at, data),
         }
-        Ok(io::write_full(&*file, data, at)?)
+        self.with_room(|| Ok(io::write_full(&*file, data, at)?))
     }
 
     /// A store through a mapping takes no capability away, but the write that brings it
@@ -115,12 +115,12 @@ impl Union {
     /// Those of copy-up and of fallocate.
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        self.ensure(&node, Need::All)?;
+        self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         if caller.uid != 0 {
             self.clear_privileges(&node, caller)?;
         }
-        Ok(io::allocate(&*file, mode, at, len)?)
+        self.with_room(|| Ok(io::allocate(&*file, mode, at, len)?))
     }
 
     /// lseek(2) for SEEK_DATA and SEEK_HOLE on `ino`.
