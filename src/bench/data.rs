@@ -56,6 +56,11 @@ impl Sizes {
         self.count(12_000, 120)
     }
 
+    /// Files in the package that is installed.
+    pub fn package_files(&self) -> usize {
+        self.count(3000, 30)
+    }
+
     /// Files in the archive that is unpacked.
     pub fn header_files(&self) -> usize {
         self.count(20_000, 200)

@@ -13,6 +13,7 @@
 pub mod cold;
 pub mod data;
 pub mod machine;
+pub mod package;
 pub mod report;
 pub mod run;
 pub mod stats;

@@ -5,8 +5,7 @@ use super::data::{self, Set, Sizes};
 use super::machine::{self, Machine};
 use super::report::{Outcome, Report, Row, SubjectLine};
 use super::subject::{Mounted, Setting, Stack, Subject};
-use super::workloads::programs::ARCHIVE;
-use super::workloads::{Ground, Work, Workload};
+use super::workloads::{Ground, Input, Work, Workload};
 use crate::error::{best_effort, plain};
 use crate::sys::io::sync_filesystem;
 use std::collections::BTreeSet;
@@ -33,6 +32,8 @@ pub struct Plan {
     pub layers: usize,
     /// Whose root this process is.
     pub setting: Setting,
+    /// A root filesystem, for those workloads that need one.
+    pub rootfs: Option<PathBuf>,
 }
 
 /// Is told how far it has got.
@@ -53,7 +54,7 @@ struct Bench<'a> {
     lowers: Vec<PathBuf>,
     made: BTreeSet<Set>,
     merged: BTreeSet<Set>,
-    archive: bool,
+    inputs: BTreeSet<Input>,
     cold: Option<Cold>,
     samples: usize,
 }
@@ -89,7 +90,7 @@ pub fn run(
         lowers,
         made: BTreeSet::new(),
         merged: BTreeSet::new(),
-        archive: false,
+        inputs: BTreeSet::new(),
         cold: None,
         samples: 0,
     };
@@ -203,14 +204,14 @@ impl Bench<'_> {
                 self.merge(*set, &self.plan.dir.join("merged"))?;
             }
         }
-        if workload.name == "untar" && !std::mem::replace(&mut self.archive, true) {
-            progress.preparing(ARCHIVE);
-            let inputs = &self.ground.inputs;
-            data::headers(
-                &inputs.join(ARCHIVE),
-                inputs,
-                self.ground.sizes.header_files(),
-            )?;
+        if let Some(input) = workload.input
+            && self.inputs.insert(input)
+        {
+            progress.preparing(input.name());
+            input.make(&self.ground.sizes, &self.ground.inputs)?;
+        }
+        if workload.in_rootfs && self.plan.rootfs.is_none() {
+            return Err(io::Error::other("needs --rootfs"));
         }
         sync_filesystem(&File::open(&self.plan.dir)?)?;
         Ok(())
@@ -234,7 +235,10 @@ impl Bench<'_> {
         self.samples += 1;
         let place = self.plan.dir.join(format!("s{}", self.samples));
         let stack = Stack {
-            lowers: self.lowers.clone(),
+            lowers: match &self.plan.rootfs {
+                Some(rootfs) if workload.in_rootfs => vec![rootfs.clone()],
+                _ => self.lowers.clone(),
+            },
             upper: place.join("upper"),
             work: place.join("work"),
             said: self.plan.dir.join("said"),
@@ -267,6 +271,13 @@ impl Bench<'_> {
         let mut lent = Vec::new();
         if subject.is_union() {
             return Ok(lent);
+        }
+        if let Some(rootfs) = &self.plan.rootfs
+            && workload.in_rootfs
+        {
+            let mut cp = std::process::Command::new("cp");
+            cp.args(["-a", "--"]).arg(rootfs.join(".")).arg(at);
+            data::complete(&mut cp)?;
         }
         for set in &workload.needs {
             if workload.changes {

@@ -196,6 +196,9 @@ pub struct BenchArgs {
     /// `--subject old=plyfs@/usr/bin/plyfs --subject new=plyfs --subject plyfs:metacopy=off`.
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Vec<String>,
+    /// A root filesystem of Debian's kind, to install a package in
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub rootfs: Option<PathBuf>,
     /// Leave out subjects that cannot be mounted here, instead of refusing to start
     #[arg(long)]
     pub lenient: bool,

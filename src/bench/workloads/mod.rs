@@ -5,15 +5,16 @@ pub mod change;
 pub mod clients;
 pub mod copyup;
 pub mod create;
-pub mod data;
+pub mod large;
 pub mod programs;
 pub mod read;
 
-use super::data::{Set, Sizes};
+use super::data::{self, Set, Sizes};
+use super::package;
 use crate::error::MountError;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where a workload works.
@@ -93,6 +94,37 @@ impl Group {
     }
 }
 
+/// A file that is read from outside of the union, made where it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// An archive of many small files.
+    Headers,
+    /// A Debian package.
+    Package,
+}
+
+impl Input {
+    /// Its name among the inputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Headers => "headers.tar",
+            Input::Package => "plyfs-bench.deb",
+        }
+    }
+
+    /// Makes it in `dir`.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or a program is missing.
+    pub fn make(self, sizes: &Sizes, dir: &Path) -> io::Result<()> {
+        let path = dir.join(self.name());
+        match self {
+            Input::Headers => data::headers(&path, dir, sizes.header_files()),
+            Input::Package => package::make(&path, dir, sizes.package_files()),
+        }
+    }
+}
+
 type Prepare = Box<dyn Fn(&Ground) -> io::Result<()>>;
 type Measure = Box<dyn Fn(&Ground) -> io::Result<Work>>;
 
@@ -112,6 +144,10 @@ pub struct Workload {
     pub cold: bool,
     /// A program without which it cannot be done.
     pub program: Option<&'static str>,
+    /// A file that is read from outside of the union.
+    pub input: Option<Input>,
+    /// Whether its only layer is a root filesystem that the user has named.
+    pub in_rootfs: bool,
     prepare: Option<Prepare>,
     measure: Measure,
 }
@@ -138,6 +174,8 @@ impl Workload {
             changes: false,
             cold: false,
             program: None,
+            input: None,
+            in_rootfs: false,
             prepare: None,
             measure: Box::new(measure),
         }
@@ -166,6 +204,22 @@ impl Workload {
     pub fn with(self, program: &'static str) -> Workload {
         Workload {
             program: Some(program),
+            ..self
+        }
+    }
+
+    /// It reads `input`.
+    pub fn reading(self, input: Input) -> Workload {
+        Workload {
+            input: Some(input),
+            ..self
+        }
+    }
+
+    /// It is done in a root filesystem.
+    pub fn in_rootfs(self) -> Workload {
+        Workload {
+            in_rootfs: true,
             ..self
         }
     }
@@ -201,7 +255,7 @@ pub fn all(sizes: &Sizes) -> Vec<Workload> {
     all.extend(create::workloads(sizes));
     all.extend(change::workloads(sizes));
     all.extend(copyup::workloads(sizes));
-    all.extend(data::workloads(sizes));
+    all.extend(large::workloads(sizes));
     all.extend(programs::workloads(sizes));
     all.extend(clients::workloads(sizes));
     all

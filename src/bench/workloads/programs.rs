@@ -1,13 +1,11 @@
 //! What real programs do.
 
-use super::{Ground, Group, Work, Workload, create, grouped};
+use super::{Ground, Group, Input, Work, Workload, create, grouped};
 use crate::bench::data::{Set, Sizes, complete, git};
+use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
-
-/// The archive that is unpacked, among the inputs.
-pub const ARCHIVE: &str = "headers.tar";
+use std::process::{Command, Stdio};
 
 /// The workloads of this file.
 pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
@@ -34,7 +32,20 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             untar,
         )
         .with("tar")
+        .reading(Input::Headers)
         .after(create::make_room),
+        new(
+            "package",
+            format!(
+                "dpkg --install of {} files in a chroot",
+                grouped(sizes.package_files())
+            ),
+            install,
+        )
+        .with("chroot")
+        .reading(Input::Package)
+        .in_rootfs()
+        .after(bring_package),
     ]
 }
 
@@ -51,10 +62,29 @@ fn checkout(_: &Ground) -> io::Result<Work> {
 }
 
 fn untar(ground: &Ground) -> io::Result<Work> {
-    let archive = ground.inputs.join(ARCHIVE);
-    let size = std::fs::metadata(&archive)?.len();
+    let archive = ground.inputs.join(Input::Headers.name());
+    let size = fs::metadata(&archive)?.len();
     let mut tar = Command::new("tar");
     tar.arg("-xf").arg(archive).args(["-C", create::NEW]);
     let work = Work::timed(1, || complete(&mut tar))?;
     Ok(work.of_bytes(usize::try_from(size).unwrap_or_default()))
+}
+
+fn bring_package(ground: &Ground) -> io::Result<()> {
+    if !Path::new("usr/bin/dpkg").exists() {
+        return Err(io::Error::other("the root filesystem has no dpkg"));
+    }
+    let name = Input::Package.name();
+    fs::copy(ground.inputs.join(name), name).map(drop)
+}
+
+fn install(_: &Ground) -> io::Result<Work> {
+    let mut dpkg = Command::new("chroot");
+    dpkg.args([".", "dpkg", "--install"]);
+    dpkg.arg(Path::new("/").join(Input::Package.name()));
+    dpkg.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    dpkg.env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C");
+    dpkg.stdin(Stdio::null()).stdout(Stdio::null());
+    Work::timed(1, || complete(&mut dpkg))
 }

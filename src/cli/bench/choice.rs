@@ -9,7 +9,7 @@ use crate::error::{MountError, plain};
 use crate::sys::creds::effective_ids;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Checked arguments.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Choice {
     pub rounds: usize,
     /// How many lower layers.
     pub layers: usize,
+    /// A root filesystem to install a package in.
+    pub rootfs: Option<PathBuf>,
     specs: Vec<Spec>,
     /// Whether each of them has to work.
     strict: bool,
@@ -76,6 +78,7 @@ impl Choice {
             scale,
             rounds,
             layers: args.layers,
+            rootfs: args.rootfs.as_deref().map(rootfs).transpose()?,
             strict: !specs.is_empty() && !args.lenient,
             specs: if specs.is_empty() { usual() } else { specs },
             reference: args.reference.clone(),
@@ -86,7 +89,10 @@ impl Choice {
 
     /// The workloads to measure.
     pub fn workloads(&self) -> Vec<Workload> {
-        chosen(self.scale, &self.only, &self.skip).unwrap_or_default()
+        let all = chosen(self.scale, &self.only, &self.skip).unwrap_or_default();
+        // Without a root filesystem they are measured only where they are asked for by name.
+        let can = |w: &Workload| !w.in_rootfs || self.rootfs.is_some() || !self.only.is_empty();
+        all.into_iter().filter(can).collect()
     }
 
     /// The subjects that can be mounted below `dir`, and the label of the reference.
@@ -140,6 +146,20 @@ impl Choice {
         })?;
         Ok((subjects, reference))
     }
+}
+
+fn rootfs(dir: &Path) -> Result<PathBuf, MountError> {
+    let found = dir.canonicalize().and_then(|dir| {
+        fs::read_dir(&dir)?;
+        Ok(dir)
+    });
+    found.map_err(|e| {
+        MountError::new(
+            format_args!("--rootfs {}", dir.display()),
+            plain(&e),
+            "name the directory of a root filesystem",
+        )
+    })
 }
 
 fn usual() -> Vec<Spec> {

@@ -56,8 +56,8 @@ pub fn run(args: BenchArgs) -> Result<ExitCode, MountError> {
 fn list(args: &BenchArgs) -> Result<ExitCode, MountError> {
     let choice = Choice::of(args)?;
     let mut text = String::new();
-    for Workload { name, title, .. } in &choice.workloads() {
-        text.push_str(&format!("{name:<16} {title}\n"));
+    for Workload { name, title, .. } in &chosen(choice.scale, &args.only, &args.skip)? {
+        text.push_str(&format!("{name:<20} {title}\n"));
     }
     to_stdout(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -250,6 +250,7 @@ fn first(
         rounds: choice.rounds,
         layers: choice.layers,
         setting: choice.setting,
+        rootfs: choice.rootfs.clone(),
     };
     let report = measure(&plan, dropper, &mut bar).map_err(|e| {
         MountError::new(

@@ -2,6 +2,7 @@
 
 use super::{Ground, Group, Work, Workload, bytes, create, grouped};
 use crate::bench::data::{Random, SMALL, Set, Sizes};
+use crate::sys::memory::Mapping;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -68,6 +69,19 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
             "rand-write",
             format!("{ops} random writes of 4 KiB"),
             random_writes,
+        )
+        .after(prepare_written),
+        new(
+            "mmap-read",
+            format!("{large} read through mmap, warm"),
+            read_mapped,
+        )
+        .on(Set::Large)
+        .after(|ground| read_all(ground).map(drop)),
+        new(
+            "mmap-write",
+            format!("{ops} random bytes written through mmap, and msync"),
+            write_mapped,
         )
         .after(prepare_written),
         new(
@@ -156,6 +170,33 @@ fn random_writes(ground: &Ground) -> io::Result<Work> {
             .try_for_each(|at| file.write_all_at(&content, *at))
     })
     .map(|work| work.of_bytes(places.len() * SMALL))
+}
+
+fn read_mapped(ground: &Ground) -> io::Result<Work> {
+    let size = ground.sizes.large_bytes();
+    let file = File::open(path())?;
+    let work = Work::timed(1, || {
+        let mapping = Mapping::new(&file, size, false)?;
+        let sum = (0..size)
+            .step_by(SMALL)
+            .fold(0u64, |sum, at| sum + u64::from(mapping.read(at)));
+        std::hint::black_box(sum);
+        Ok(())
+    })?;
+    Ok(work.of_bytes(size))
+}
+
+fn write_mapped(ground: &Ground) -> io::Result<Work> {
+    let size = written_bytes(&ground.sizes);
+    let places = places(random_ops(&ground.sizes), size);
+    let file = OpenOptions::new().read(true).write(true).open(WRITTEN)?;
+    Work::timed(places.len(), || {
+        let mapping = Mapping::new(&file, size, true)?;
+        for at in &places {
+            mapping.write(usize::try_from(*at).unwrap_or_default(), 8);
+        }
+        Ok(mapping.sync()?)
+    })
 }
 
 fn write_and_sync(ground: &Ground) -> io::Result<Work> {
