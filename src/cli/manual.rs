@@ -168,7 +168,8 @@ mod tests {
                 "plyfs-umount.1",
                 "plyfs-run.1",
                 "plyfs-check.1",
-                "plyfs-settle.1"
+                "plyfs-settle.1",
+                "plyfs-bench.1"
             ]
         );
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");

@@ -25,7 +25,7 @@ use crate::sys::signal::{self, SIGCHLD, SIGKILL, TERMINATION};
 use crate::sys::{mount as sys_mount, mountinfo, userns};
 use choice::Choice;
 use progress::Bar;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,13 @@ impl Outputs {
     fn open(args: &BenchArgs) -> Result<Outputs, MountError> {
         let open = |flag: &str, path: &Option<PathBuf>| {
             let Some(path) = path else { return Ok(None) };
-            match File::create(path) {
+            // An earlier report stays until there is a new one.
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path);
+            match file {
                 Ok(file) => Ok(Some((path.clone(), file))),
                 Err(e) => Err(MountError::new(
                     format_args!("{flag} {}", path.display()),
@@ -121,8 +127,11 @@ impl Outputs {
 }
 
 fn put(path: &Path, mut file: &File, text: io::Result<String>) -> Result<(), MountError> {
-    text.and_then(|text| file.write_all(text.as_bytes()))
-        .map_err(|e| MountError::new(path.display(), plain(&e), "make room for it"))
+    text.and_then(|text| {
+        file.set_len(0)?;
+        file.write_all(text.as_bytes())
+    })
+    .map_err(|e| MountError::new(path.display(), plain(&e), "make room for it"))
 }
 
 /// The directory that all is done in, and that nothing is left of.
@@ -224,7 +233,12 @@ fn in_namespaces(
             Ok(ExitCode::FAILURE)
         }
         None if status.success() => Ok(ExitCode::SUCCESS),
-        None => Ok(ExitCode::FAILURE),
+        None => {
+            if status.code().is_none() {
+                say(&format!("the measuring process ended: {status}"));
+            }
+            Ok(ExitCode::FAILURE)
+        }
     }
 }
 
