@@ -92,8 +92,7 @@ impl Union {
     /// Those of opening.
     pub fn backing(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         let node = self.node(ino)?;
-        let stays = node.stack().data_upper().is_some() || self.tree.layers.upper.is_none();
-        if !stays || !node.is_file() {
+        if node.stack().data_upper().is_none() || !node.is_file() {
             return Ok(None);
         }
         self.tree.reader(&node).map(Some)
