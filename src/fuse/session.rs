@@ -67,6 +67,7 @@ impl Session {
         };
         config.acl = acl;
         let adapter = Adapter::new(Arc::clone(&union), plan);
+        let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,
@@ -74,6 +75,9 @@ impl Session {
             )
         })?;
         let notifier = inner.notifier();
+        if let Some(backings) = backings {
+            backings.notify_by(notifier.clone());
+        }
         let (tell, ended) = channel();
         // It ends when the kernel says that nobody uses the mount any more.
         Builder::new()
