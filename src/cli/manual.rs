@@ -1,6 +1,8 @@
 //! Man pages and shell completions, made from the grammar of the command line.
 
 use super::args::{Cli, CompletionsArgs, ManArgs};
+use crate::bench::data::Sizes;
+use crate::bench::workloads;
 use crate::config::options::{Effect, Takes, WORDS};
 use crate::error::MountError;
 use crate::error::plain;
@@ -73,6 +75,9 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
         if verb.get_name() == "mount" {
             options_section().to_writer(&mut page)?;
             file_section().to_writer(&mut page)?;
+        }
+        if verb.get_name() == "bench" {
+            workloads_section().to_writer(&mut page)?;
         }
         pages.push((format!("{name}.1"), page));
     }
@@ -156,6 +161,17 @@ fn file_section() -> Roff {
     roff
 }
 
+fn workloads_section() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["WORKLOADS"]);
+    for workload in workloads::all(&Sizes::new(1.0)) {
+        roff.control("TP", []);
+        roff.text([bold(workload.name)]);
+        roff.text([roman(workload.title)]);
+    }
+    roff
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +195,10 @@ mod tests {
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
+        }
+        let bench = String::from_utf8_lossy(&pages[6].1).replace("\\-", "-");
+        for workload in workloads::all(&Sizes::new(1.0)) {
+            assert!(bench.contains(&workload.name), "{}", workload.name);
         }
     }
 }
