@@ -19,6 +19,8 @@
 //! cli -> config, fuse, upkeep
 //! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
+//!
+//! `observe` is called from anywhere, and calls nobody.
 
 #![deny(unsafe_code)]
 
@@ -30,6 +32,7 @@ pub mod fuse;
 pub mod layer;
 pub mod merge;
 pub mod node;
+pub mod observe;
 pub mod sys;
 pub mod union;
 pub mod upkeep;

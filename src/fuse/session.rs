@@ -5,6 +5,7 @@ use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
+use crate::observe::Observer;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
@@ -65,7 +66,8 @@ impl Session {
             SessionACL::All
         };
         config.acl = acl;
-        let adapter = Adapter::new(Arc::clone(&union), plan);
+        let observer = plan.observe.on.then(Arc::<Observer>::default);
+        let adapter = Adapter::new(Arc::clone(&union), plan, observer.clone());
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,

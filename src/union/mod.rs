@@ -11,6 +11,7 @@ mod merged;
 mod metacopy;
 mod remove;
 mod rename;
+mod told;
 mod xattr;
 
 pub use crate::copyup::Need;

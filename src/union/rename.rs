@@ -2,7 +2,7 @@
 
 use super::lookup::Seen;
 use super::remove::Try;
-use super::{Entry, Union};
+use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::decide::{self, Side, Step, UpperHas};
@@ -11,6 +11,7 @@ use crate::merge::name::Name;
 use crate::node::door::Part;
 use crate::node::lock::{Pair, hold_still, wait_for_copyup};
 use crate::node::{Node, Place};
+use crate::observe::{self, Mark};
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
@@ -180,7 +181,7 @@ impl Union {
         let hints = &to.dir.as_dir()?.upper_hints;
         let layer = self.tree.upper_layer()?;
         let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
-        for step in steps {
+        for step in steps.iter().copied() {
             match step {
                 Step::EmptyTarget if self.tree.upper_layer()?.caps.writes_files => {}
                 Step::Move | Step::MoveLeavingWhiteout
@@ -194,6 +195,8 @@ impl Union {
         if beside {
             self.drop_whiteout_file(&to.fd, to.name);
         }
+        let hid = beside && tgt.is_none() || to_side.upper == UpperHas::Whiteout;
+        told::renamed(&steps, (from.dir, from.name), (to.dir, to.name), hid);
         if let Some(t) = tgt.filter(|_| !exchange) {
             self.after_removal(t, to.dir, to.name, held);
         }
@@ -230,6 +233,8 @@ impl Union {
                 );
                 return Err(Errno::EXDEV);
             }
+            let target = redirect.to_disk();
+            observe::marked(Mark::Redirect, || to.dir.path_to(to.name), Some(&target));
         }
         Ok(())
     }

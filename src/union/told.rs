@@ -1,0 +1,38 @@
+//! What the event log is told of marks: where they lie once the operation is over.
+
+use crate::merge::decide::Step;
+use crate::merge::name::Name;
+use crate::node::Node;
+use crate::observe::{self, Mark};
+
+/// `mark` was written for `name` in `dir`, or taken from there.
+pub(super) fn marked(mark: Mark, dir: &Node, name: &Name) {
+    observe::marked(mark, || dir.path_to(name), None);
+}
+
+/// Something new took the place of the whiteout of `name` in `dir`; a directory hides what
+/// is below it.
+pub(super) fn over_whiteout(dir: &Node, name: &Name, is_dir: bool) {
+    marked(Mark::WhiteoutGone, dir, name);
+    if is_dir {
+        marked(Mark::Opaque, dir, name);
+    }
+}
+
+/// A rename took `steps` from one name to another, which `hid` something before.
+pub(super) fn renamed(steps: &[Step], from: (&Node, &Name), to: (&Node, &Name), hid: bool) {
+    let taken = |step| steps.contains(&step);
+    if hid {
+        marked(Mark::WhiteoutGone, to.0, to.1);
+    }
+    let swapped = hid && taken(Step::Exchange) && !taken(Step::DropWhiteoutAtSource);
+    if swapped || taken(Step::MoveLeavingWhiteout) {
+        marked(Mark::Whiteout, from.0, from.1);
+    }
+    if taken(Step::OpaqueSource) {
+        marked(Mark::Opaque, to.0, to.1);
+    }
+    if taken(Step::OpaqueTarget) {
+        marked(Mark::Opaque, from.0, from.1);
+    }
+}
