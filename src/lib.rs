@@ -17,7 +17,8 @@
 //!
 //! ```text
 //! cli -> config, fuse, upkeep
-//! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
+//! fuse -> control
+//! fuse, control, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
 //!
 //! `observe` is called from anywhere, and calls nobody.
@@ -26,6 +27,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod copyup;
 pub mod error;
 pub mod fuse;

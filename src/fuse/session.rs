@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
+use crate::control::Control;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::observe::Observer;
@@ -27,6 +28,8 @@ pub const WATCHER: &str = "plyfs:";
 
 /// A mounted union that answers.
 pub struct Session {
+    /// Answers who asks what the mount does; ends before the union does.
+    _control: Control,
     union: Arc<Union>,
     mounted: Arc<Mounted>,
     notifier: Notifier,
@@ -81,7 +84,9 @@ impl Session {
             .name("plyfs-serve".into())
             .spawn(move || best_effort("tell how serving ended", tell.send(inner.run())))
             .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
+        let device = mounted.device();
         let session = Session {
+            _control: Control::start(plan, &union, observer.as_ref(), device),
             union,
             mounted: Arc::new(mounted),
             notifier,

@@ -6,7 +6,9 @@
 //! that serves none counts nothing, and so does a mount with `observe=off`.
 
 pub mod event;
+pub mod figures;
 pub mod histogram;
+pub mod prometheus;
 
 pub mod ring;
 mod seat;

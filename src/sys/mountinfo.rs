@@ -20,6 +20,8 @@ pub struct Mount {
     pub fs_type: String,
     /// What was mounted: a device or a name.
     pub source: OsString,
+    /// Who mounted it, as FUSE mounts say.
+    pub owner: Option<u32>,
 }
 
 /// Undoes the kernel's `\040` escapes.
@@ -55,13 +57,20 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let options = text(fields.next()?);
     // Optional fields (propagation) end with a lone dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = text(fields.next()?);
+    let source = OsString::from_vec(unescape(fields.next()?));
+    let words = fields.next().map(text).unwrap_or_default();
+    let owner = words
+        .split(',')
+        .find_map(|word| word.strip_prefix("user_id="));
     Some(Mount {
         id,
         dev: (major.parse().ok()?, minor.parse().ok()?),
         point,
         read_only: options.split(',').any(|word| word == "ro"),
-        fs_type: text(fields.next()?),
-        source: OsString::from_vec(unescape(fields.next()?)),
+        fs_type,
+        source,
+        owner: owner.and_then(|uid| uid.parse().ok()),
     })
 }
 
@@ -72,6 +81,11 @@ pub fn read() -> io::Result<Vec<Mount>> {
         .split(|&b| b == b'\n')
         .filter_map(parse_line)
         .collect())
+}
+
+/// Major and minor number of a device as stat(2) gives it.
+pub fn device_numbers(dev: u64) -> (u32, u32) {
+    (libc::major(dev), libc::minor(dev))
 }
 
 /// The mount that is on top at exactly `point`.
@@ -85,13 +99,13 @@ mod tests {
 
     #[test]
     fn a_line_with_escapes_and_optional_fields_is_read() {
-        let line = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime shared:1 master:2 - fuse.plyfs my\040name rw,errors=continue";
+        let line = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime shared:1 master:2 - fuse.plyfs my\040name rw,user_id=7,group_id=8";
         let mount = parse_line(line).expect("a valid line");
         assert_eq!(mount.id, 36);
         assert_eq!(mount.dev, (98, 0));
         assert_eq!(mount.point, Path::new(r"/a b\c"));
         assert_eq!(mount.fs_type, "fuse.plyfs");
-        assert_eq!(mount.source, "my name");
+        assert_eq!((mount.source, mount.owner), ("my name".into(), Some(7)));
         assert!(!mount.read_only);
     }
 
@@ -100,7 +114,15 @@ mod tests {
         let line = b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw";
         let mount = parse_line(line).expect("a valid line");
         assert!(mount.read_only);
-        assert_eq!(mount.fs_type, "ext4");
+        assert_eq!((mount.fs_type.as_str(), mount.owner), ("ext4", None));
+    }
+
+    #[test]
+    fn devices_are_numbered_as_in_the_table() {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::metadata("/proc/self/status").expect("/proc is mounted");
+        let proc = at(Path::new("/proc")).expect("a table").expect("a mount");
+        assert_eq!(device_numbers(found.dev()), proc.dev);
     }
 
     #[test]

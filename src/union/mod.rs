@@ -123,6 +123,11 @@ impl Union {
         self.tree.table.len()
     }
 
+    /// How many descriptors of layers' directories and of files are open.
+    pub fn descriptors(&self) -> (usize, usize) {
+        (self.tree.layers.fds.len(), self.tree.files.len())
+    }
+
     /// The figures of the upper's filesystem (the top lower's without an upper).
     ///
     /// # Errors
