@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::observe::Observer;
+use crate::sys::memory::keep_little;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
@@ -220,6 +221,7 @@ fn watch(signals: Blocked, mounted: &Mounted) {
 /// # Errors
 /// Whatever stands against the mount; nothing is left mounted then.
 pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), MountError> {
+    keep_little();
     let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
     let signals = signal::block(&TERMINATION).map_err(no_signals)?;
     let session = Session::start(plan)?;

@@ -365,13 +365,21 @@ impl Tree {
         }
     }
 
+    /// Closes the descriptors that were cached for a directory.
+    fn close_dirs(&self, node: &Node) {
+        self.layers.fds.drop_upper(node.ino);
+        for dir in node.stack().lower_dirs() {
+            self.layers.fds.drop_lower(dir);
+        }
+    }
+
     /// Takes down a node that left the table, and the ancestors which only it kept.
     fn bury(&self, node: Arc<Node>) {
         let mut next = Some(node);
         while let Some(node) = next {
             self.files.forget(node.ino);
             if node.is_dir() {
-                self.layers.fds.drop_upper(node.ino);
+                self.close_dirs(&node);
             }
             let place = self.swap_place(&node, Place::Gone);
             drop(node);
