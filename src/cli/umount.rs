@@ -67,7 +67,11 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
 fn find(given: &Path) -> Result<Mount, MountError> {
     let table = mountinfo::read()
         .map_err(|e| refuse(given, plain(&e), "mount /proc: unmounting needs it"))?;
-    let Some(mount) = entry_at(given, &table) else {
+    let at = |point: &Path| table.iter().rev().find(|mount| mount.point == point);
+    let found = beside_itself(given)
+        .and_then(|point| at(&point))
+        .or_else(|| at(&given.canonicalize().ok()?));
+    let Some(mount) = found else {
         let (cause, remedy) = match std::fs::symlink_metadata(given) {
             Ok(_) => (
                 "nothing is mounted there".to_owned(),
@@ -77,23 +81,14 @@ fn find(given: &Path) -> Result<Mount, MountError> {
         };
         return Err(refuse(given, cause, remedy));
     };
-    if mount.fs_type != "fuse.plyfs" && !(is_fuse(&mount) && mount.source == "plyfs") {
+    if mount.fs_type != "fuse.plyfs" && !(is_fuse(mount) && mount.source == "plyfs") {
         return Err(refuse(
             given,
             format_args!("not a plyfs mount but {}", mount.fs_type),
             "use umount for it",
         ));
     }
-    Ok(mount)
-}
-
-/// The mount on top at `given`, of those in `table`.
-pub(super) fn entry_at(given: &Path, table: &[Mount]) -> Option<Mount> {
-    let at = |point: &Path| table.iter().rev().find(|mount| mount.point == point);
-    let found = beside_itself(given)
-        .and_then(|point| at(&point))
-        .or_else(|| at(&given.canonicalize().ok()?));
-    found.cloned()
+    Ok(mount.clone())
 }
 
 fn is_fuse(mount: &Mount) -> bool {

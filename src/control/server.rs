@@ -188,17 +188,17 @@ impl Drop for Admitted {
 }
 
 /// Lets a client in, if it is the owner or root, and if there is room.
-fn admit(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<()> {
+fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(ASKING))?;
     stream.set_write_timeout(Some(ASKING))?;
     let peer = peer_uid(&stream)?;
     if peer != 0 && peer != effective_ids().0 {
-        return stream.write_all(b"refused: this mount belongs to another user\n");
+        return turn_away(stream, "this mount belongs to another user");
     }
     let admitted = {
         let mut clients = shared.clients.lock();
         if *clients >= CLIENTS {
-            return stream.write_all(b"refused: too many ask at once\n");
+            return turn_away(stream, "too many ask at once");
         }
         *clients += 1;
         Admitted(shared.clone())
@@ -209,6 +209,14 @@ fn admit(shared: &Arc<Shared>, mut stream: UnixStream) -> io::Result<()> {
         best_effort("answer on the control socket", answered);
     })?;
     Ok(())
+}
+
+/// Answers with a refusal. The request is taken first: what is left unread would take the
+/// answer back.
+fn turn_away(mut stream: UnixStream, why: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(PULSE))?;
+    best_effort("take a request", stream.read(&mut [0; LINE_MAX]));
+    stream.write_all(format!("refused: {why}\n").as_bytes())
 }
 
 /// The first line that comes.

@@ -139,6 +139,8 @@ words! {
         Whiteout = "whiteout",
         /// A whiteout gave way to something new.
         WhiteoutGone = "whiteout_gone",
+        /// What was moved there hides a file of a lower layer, of which nothing was copied.
+        Covered = "covered",
         /// A directory hides what is below it.
         Opaque = "opaque",
         /// A directory or file notes where its lower content lies.

@@ -1,5 +1,7 @@
 //! /proc/self/mountinfo: what is mounted where.
 
+use super::path::{c_path, check};
+use crate::error::SysError;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -83,9 +85,27 @@ pub fn read() -> io::Result<Vec<Mount>> {
         .collect())
 }
 
-/// Major and minor number of a device as stat(2) gives it.
-pub fn device_numbers(dev: u64) -> (u32, u32) {
-    (libc::major(dev), libc::minor(dev))
+/// Major and minor number of the device that the file at `path` is on.
+///
+/// Nothing but that is asked for, which a FUSE mount's daemon has no part in, and which the
+/// kernel tells also those who may not enter the mount.
+pub fn device_at(path: &Path) -> Result<(u32, u32), SysError> {
+    let path = c_path("statx", path)?;
+    let mut out = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is NUL-terminated and `out` has room for one statx.
+    let status = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC,
+            0,
+            out.as_mut_ptr(),
+        )
+    };
+    check("statx", status)?;
+    // SAFETY: zeroed is a valid statx.
+    let found = unsafe { out.assume_init() };
+    Ok((found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// The mount that is on top at exactly `point`.
@@ -119,10 +139,9 @@ mod tests {
 
     #[test]
     fn devices_are_numbered_as_in_the_table() {
-        use std::os::unix::fs::MetadataExt;
-        let found = std::fs::metadata("/proc/self/status").expect("/proc is mounted");
         let proc = at(Path::new("/proc")).expect("a table").expect("a mount");
-        assert_eq!(device_numbers(found.dev()), proc.dev);
+        assert_eq!(device_at(Path::new("/proc/self/status")), Ok(proc.dev));
+        assert!(device_at(Path::new("/no/such/file")).is_err());
     }
 
     #[test]

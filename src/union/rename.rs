@@ -2,6 +2,7 @@
 
 use super::lookup::Seen;
 use super::remove::Try;
+use super::told::Target;
 use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
@@ -195,8 +196,13 @@ impl Union {
         if beside {
             self.drop_whiteout_file(&to.fd, to.name);
         }
-        let hid = beside && tgt.is_none() || to_side.upper == UpperHas::Whiteout;
-        told::renamed(&steps, (from.dir, from.name), (to.dir, to.name), hid);
+        let target = match (to_side.upper, tgt) {
+            (UpperHas::Whiteout, _) => Target::Whiteout,
+            (_, None) if beside => Target::Whiteout,
+            (UpperHas::Nothing, Some(_)) => Target::Lower,
+            _ => Target::Other,
+        };
+        told::renamed(&steps, (from.dir, from.name), (to.dir, to.name), target);
         if let Some(t) = tgt.filter(|_| !exchange) {
             self.after_removal(t, to.dir, to.name, held);
         }

@@ -19,14 +19,27 @@ pub(super) fn over_whiteout(dir: &Node, name: &Name, is_dir: bool) {
     }
 }
 
-/// A rename took `steps` from one name to another, which `hid` something before.
-pub(super) fn renamed(steps: &[Step], from: (&Node, &Name), to: (&Node, &Name), hid: bool) {
+/// What the target of a rename was to the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A whiteout, which is gone.
+    Whiteout,
+    /// A file of a lower layer alone, which is hidden now.
+    Lower,
+    /// Neither.
+    Other,
+}
+
+/// A rename took `steps` from one name to another.
+pub(super) fn renamed(steps: &[Step], from: (&Node, &Name), to: (&Node, &Name), target: Target) {
     let taken = |step| steps.contains(&step);
-    if hid {
-        marked(Mark::WhiteoutGone, to.0, to.1);
+    match target {
+        Target::Whiteout => marked(Mark::WhiteoutGone, to.0, to.1),
+        Target::Lower => marked(Mark::Covered, to.0, to.1),
+        Target::Other => {}
     }
-    let swapped = hid && taken(Step::Exchange) && !taken(Step::DropWhiteoutAtSource);
-    if swapped || taken(Step::MoveLeavingWhiteout) {
+    let swapped = taken(Step::Exchange) && !taken(Step::DropWhiteoutAtSource);
+    if target == Target::Whiteout && swapped || taken(Step::MoveLeavingWhiteout) {
         marked(Mark::Whiteout, from.0, from.1);
     }
     if taken(Step::OpaqueSource) {

@@ -4,13 +4,11 @@ pub mod events;
 pub mod stat;
 mod table;
 
-use crate::cli::umount::entry_at;
 use crate::control::client::Daemon;
 use crate::error::{Errno, MountError, plain};
-use crate::sys::mountinfo::{self, Mount, device_numbers};
+use crate::sys::mountinfo::{self, Mount};
 use crate::sys::process::{ECONNABORTED, ENOTCONN};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What follows is said of mounts that tell nothing.
@@ -24,20 +22,16 @@ fn refuse(path: &Path, cause: impl std::fmt::Display, remedy: &str) -> MountErro
     )
 }
 
-/// The mount that `given` is, or is in, and its device. Only if it is no mount point is it
-/// asked itself: a mount whose daemon hangs would not answer.
+/// The device of the mount that `given` is, or is in, and the mount, if it is in our mount
+/// namespace.
 fn device_of(given: &Path) -> Result<((u32, u32), Option<Mount>), MountError> {
+    let dev = mountinfo::device_at(given).map_err(|e| match e.errno {
+        Errno(ENOTCONN | ECONNABORTED) => gone(given),
+        _ => refuse(given, plain(&e.into()), "correct the path"),
+    })?;
     let table = mountinfo::read()
         .map_err(|e| refuse(given, plain(&e), "mount /proc: the mount is found by it"))?;
-    if let Some(mount) = entry_at(given, &table) {
-        return Ok((mount.dev, Some(mount)));
-    }
-    let found = std::fs::metadata(given).map_err(|e| match e.raw_os_error().map(Errno) {
-        Some(Errno(ENOTCONN | ECONNABORTED)) => gone(given),
-        _ => refuse(given, plain(&e), "correct the path"),
-    })?;
-    let dev = device_numbers(found.dev());
-    Ok((dev, table.into_iter().find(|mount| mount.dev == dev)))
+    Ok((dev, table.into_iter().rev().find(|mount| mount.dev == dev)))
 }
 
 fn gone(given: &Path) -> MountError {
@@ -68,18 +62,13 @@ fn daemon_of(given: &Path) -> Result<Daemon, MountError> {
             }
         }
     }
-    let Some(mount) = mount.filter(|_| possible) else {
-        let remedy = "give the mount point of a union: grep plyfs /proc/mounts shows them";
+    let remedy = "give the mount point of a union: grep plyfs /proc/mounts shows them";
+    let Some(mount) = mount else {
         return Err(refuse(given, "not a plyfs mount", remedy));
     };
-    let is_ours = mount.fs_type == "fuse.plyfs" || mount.source == "plyfs";
-    if !is_ours {
-        let remedy = "give the mount point of a union: grep plyfs /proc/mounts shows them";
-        return Err(refuse(
-            given,
-            format_args!("not a plyfs mount but {}", mount.fs_type),
-            remedy,
-        ));
+    if !possible || mount.fs_type != "fuse.plyfs" && mount.source != "plyfs" {
+        let cause = format_args!("not a plyfs mount but {}", mount.fs_type).to_string();
+        return Err(refuse(given, cause, remedy));
     }
     let own = crate::sys::creds::effective_ids().0;
     match mount.owner.filter(|owner| own != 0 && *owner != own) {
