@@ -106,6 +106,10 @@ fn meaning(effect: Effect) -> &'static str {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."
         }
+        Effect::Io => {
+            "Whether data goes through the kernel's page cache by requests, or, with \
+             CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
+        }
         Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",

@@ -151,6 +151,8 @@ pub enum Effect {
     Metacopy,
     /// When files are copied up.
     CopyUp,
+    /// How data is read and written.
+    Io,
     /// No syncing.
     Volatile,
     /// Largest write request.
@@ -208,9 +210,9 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        CopyUp, DataMore, Debug, FsName, Fstab, Index, Lower, LowerMore, Marks, MaxWrite, Metacopy,
-        Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype, Threads, Timeout, Upper,
-        UserXattr, Volatile, Work,
+        CopyUp, DataMore, Debug, FsName, Fstab, Index, Io, Lower, LowerMore, Marks, MaxWrite,
+        Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype, Threads, Timeout,
+        Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -227,6 +229,7 @@ pub const WORDS: &[Known] = {
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
         ("copyup", Value("write|open"), CopyUp),
+        ("io", Value("auto|cached|passthrough"), Io),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),

@@ -1,7 +1,7 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
-use super::plan::{CacheTimeout, CopyUpAt, Marks, MountFlags, Observe, Redirects, XattrSpace};
+use super::plan::{CacheTimeout, CopyUpAt, Io, Marks, MountFlags, Observe, Redirects, XattrSpace};
 use crate::error::MountError;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -29,6 +29,8 @@ pub struct Request {
     pub timeout: CacheTimeout,
     /// When files are copied up.
     pub copyup: CopyUpAt,
+    /// How data is read and written.
+    pub io: Io,
     /// No syncing.
     pub volatile: bool,
     /// Hard links kept whole.
@@ -65,6 +67,7 @@ impl Default for Request {
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
             copyup: CopyUpAt::default(),
+            io: Io::default(),
             volatile: false,
             index: true,
             redirects: Redirects::default(),
@@ -221,6 +224,14 @@ impl Request {
             Effect::CopyUp => {
                 let all = [("write", CopyUpAt::Write), ("open", CopyUpAt::Open)];
                 self.copyup = choice(word, &text, &all)?;
+            }
+            Effect::Io => {
+                let all = [
+                    ("auto", Io::Auto),
+                    ("cached", Io::Cached),
+                    ("passthrough", Io::Passthrough),
+                ];
+                self.io = choice(word, &text, &all)?;
             }
             Effect::Volatile => self.volatile = true,
             Effect::MaxWrite => {

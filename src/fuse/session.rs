@@ -72,6 +72,7 @@ impl Session {
         config.acl = acl;
         let observer = plan.observe.on.then(Arc::<Observer>::default);
         let adapter = Adapter::new(Arc::clone(&union), plan, observer.clone());
+        let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,
@@ -79,6 +80,9 @@ impl Session {
             )
         })?;
         let notifier = inner.notifier();
+        if let Some(backings) = backings {
+            backings.notify_by(notifier.clone());
+        }
         let (tell, ended) = channel();
         // It ends when the kernel says that nobody uses the mount any more.
         Builder::new()

@@ -90,19 +90,29 @@ impl Union {
         {
             return Err(Errno::EPERM);
         }
-        let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
+        self.with_room(|| self.make_name(parent, &name, new, caller))
+    }
+
+    fn make_name(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new: New<'_>,
+        caller: &Caller,
+    ) -> Result<Entry<'_>> {
+        let dir = self.live_dir(parent)?;
         self.ensure(&dir, Need::Meta)?;
         let mut names = dir.as_dir()?.names.write();
-        self.check_absent(&dir, &names, &name)?;
+        self.check_absent(&dir, &names, name)?;
         let fd = self.tree.upper_dir(&dir)?;
-        let at = At::new(&*fd, &name);
-        let way = self.in_the_way(&dir, &fd, &name)?;
+        let at = At::new(&*fd, name);
+        let way = self.in_the_way(&dir, &fd, name)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
             how => {
-                let made = self.make_over_whiteout(&fd, &name, new, caller, (how, way.beside))?;
-                told::over_whiteout(&dir, &name, matches!(new, New::Directory(_)));
+                let made = self.make_over_whiteout(&fd, name, new, caller, (how, way.beside))?;
+                told::over_whiteout(&dir, name, matches!(new, New::Directory(_)));
                 made
             }
         };
@@ -131,7 +141,7 @@ impl Union {
             self.tree
                 .keep_open(node.node(), Arc::new(open), true, Some(stat.ino));
         }
-        self.list(&mut names, &name, ino, stat.mode);
+        self.list(&mut names, name, ino, stat.mode);
         let look = crate::layer::Look {
             stat,
             covered: false,
@@ -305,6 +315,10 @@ impl Union {
     /// EEXIST, ENOENT for a file without a name, EPERM for a directory, those of
     /// copy-up and of linkat.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
+        self.with_room(|| self.link_name(ino, parent, name))
+    }
+
+    fn link_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
         let node = self.node(ino)?;
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;

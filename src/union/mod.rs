@@ -11,6 +11,7 @@ mod merged;
 mod metacopy;
 mod remove;
 mod rename;
+mod room;
 mod told;
 mod xattr;
 
@@ -18,7 +19,7 @@ pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
-pub use file::Writer;
+pub use file::{Opening, Writer};
 pub(crate) use inspect::Below;
 pub use lookup::Entry;
 

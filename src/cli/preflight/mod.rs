@@ -196,6 +196,7 @@ impl Request {
             xattrs: self.xattrs,
             timeout: self.timeout,
             copyup: self.copyup,
+            io: self.io,
             volatile: self.volatile,
             index: self.index,
             redirects: self.redirects,
