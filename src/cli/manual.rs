@@ -118,6 +118,9 @@ fn meaning(effect: Effect) -> &'static str {
         Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
+        Effect::Observe => "Whether the mount counts what it does, for plyfs stat and events; on.",
+        Effect::Metrics => "A file that the figures are written to, as Prometheus reads them.",
+        Effect::MetricsInterval => "How often that is written, seconds; 15, and at the end.",
         Effect::Flag(_) => "As for mount(8) and fuse(4).",
         Effect::FsName => "The source's name in /proc/mounts.",
         Effect::Subtype => "What follows \"fuse.\" in /proc/mounts.",
@@ -187,6 +190,8 @@ mod tests {
                 "plyfs-mount.1",
                 "plyfs-umount.1",
                 "plyfs-run.1",
+                "plyfs-stat.1",
+                "plyfs-events.1",
                 "plyfs-check.1",
                 "plyfs-settle.1",
                 "plyfs-bench.1"

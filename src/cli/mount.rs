@@ -24,6 +24,7 @@ pub fn run(args: MountArgs) -> Result<ExitCode, MountError> {
     let (foreground, log_file) = (args.foreground, args.log_file.clone());
     let mut request = request(args.layers)?;
     request.mount_point = Some(args.mount_point);
+    request.observe.metrics = args.metrics.or(request.observe.metrics);
     logging::start(log_file.as_deref(), request.debug)?;
     mount(request, foreground)
 }
@@ -138,6 +139,7 @@ fn make_absolute(request: &mut Request) -> Result<(), MountError> {
         &mut request.mount_point,
         &mut request.upper,
         &mut request.work,
+        &mut request.observe.metrics,
     ];
     let paths = named
         .into_iter()

@@ -159,6 +159,12 @@ pub enum Effect {
     MaxWrite,
     /// Serving threads.
     Threads,
+    /// Whether anything is counted.
+    Observe,
+    /// A file for the figures.
+    Metrics,
+    /// How often that is written.
+    MetricsInterval,
     /// A flag of the mount.
     Flag(Flag),
     /// The source's name.
@@ -205,7 +211,8 @@ pub type Known = (&'static str, Takes, Effect);
 pub const WORDS: &[Known] = {
     use Effect::{
         CopyUp, DataMore, Debug, FsName, Fstab, Index, Io, Lower, LowerMore, Marks, MaxWrite,
-        Metacopy, NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr, Volatile, Work,
+        Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype, Threads, Timeout,
+        Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -226,6 +233,9 @@ pub const WORDS: &[Known] = {
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),
+        ("observe", Value("on|off"), Observe),
+        ("metrics", Value("FILE"), Metrics),
+        ("metrics_interval", Value("SECONDS"), MetricsInterval),
         ("ro", Nothing, Effect::Flag(ReadOnly(true))),
         ("rw", Nothing, Effect::Flag(ReadOnly(false))),
         ("suid", Nothing, Effect::Flag(Suid(true))),

@@ -6,6 +6,7 @@ use super::{Need, Settings, data};
 use crate::error::{Result, SysError, best_effort};
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
+use crate::observe::{self, Part};
 use crate::sys::fs::{self, O_NONBLOCK, O_RDONLY, O_RDWR, SetTime, Stat};
 use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 use crate::sys::path::At;
@@ -26,6 +27,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     let (Some(upper), Some(below)) = (stack.upper, &stack.data) else {
         return Ok(());
     };
+    let observed = observe::copying();
     let (layer, from) = tree.open_below(below, O_RDONLY | O_NONBLOCK)?;
     let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
     let before = fs::stat(At::fd(&to))?;
@@ -61,6 +63,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     best_effort("drop the redirect of a file with its own data", redirect);
     node.set_stack(Stack::upper_only(upper));
     tree.files.forget(node.ino);
+    observed.done(Part::Data, node.kind, || node.place().path());
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::copyup::Need;
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::observe::{self, Cause};
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
 use crate::sys::io::{self, flags};
@@ -121,6 +122,9 @@ impl Union {
     /// Those of copy-up and of writing.
     pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
+        if matches!(by, Writer::Mapping) {
+            observe::cause(Cause::Mmap);
+        }
         self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         match by {

@@ -2,7 +2,8 @@
 
 use super::lookup::Seen;
 use super::remove::Try;
-use super::{Entry, Union};
+use super::told::Target;
+use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::decide::{self, Side, Step, UpperHas};
@@ -11,6 +12,7 @@ use crate::merge::name::Name;
 use crate::node::door::Part;
 use crate::node::lock::{Pair, hold_still, wait_for_copyup};
 use crate::node::{Node, Place};
+use crate::observe::{self, Mark};
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
@@ -191,7 +193,7 @@ impl Union {
         let hints = &to.dir.as_dir()?.upper_hints;
         let layer = self.tree.upper_layer()?;
         let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
-        for step in steps {
+        for step in steps.iter().copied() {
             match step {
                 Step::EmptyTarget if self.tree.upper_layer()?.caps.writes_files => {}
                 Step::Move | Step::MoveLeavingWhiteout
@@ -205,6 +207,13 @@ impl Union {
         if beside {
             self.drop_whiteout_file(&to.fd, to.name);
         }
+        let target = match (to_side.upper, tgt) {
+            (UpperHas::Whiteout, _) => Target::Whiteout,
+            (_, None) if beside => Target::Whiteout,
+            (UpperHas::Nothing, Some(_)) => Target::Lower,
+            _ => Target::Other,
+        };
+        told::renamed(&steps, (from.dir, from.name), (to.dir, to.name), target);
         if let Some(t) = tgt.filter(|_| !exchange) {
             self.after_removal(t, to.dir, to.name, held);
         }
@@ -241,6 +250,8 @@ impl Union {
                 );
                 return Err(Errno::EXDEV);
             }
+            let target = redirect.to_disk();
+            observe::marked(Mark::Redirect, || to.dir.path_to(to.name), Some(&target));
         }
         Ok(())
     }
