@@ -106,7 +106,13 @@ fn meaning(effect: Effect) -> &'static str {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."
         }
-        Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
+        Effect::Durability => {
+            "What is on the disk when: auto, copied-up files are never empty or torn after a \
+             power cut; strict, every change of names or attributes when it is answered; \
+             volatile, nothing; auto."
+        }
+        Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
+        Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
         Effect::Flag(_) => "As for mount(8) and fuse(4).",

@@ -20,6 +20,8 @@ pub struct Mount {
     pub fs_type: String,
     /// What was mounted: a device or a name.
     pub source: OsString,
+    /// Options of the filesystem, for all of its mounts; separated by commas.
+    pub fs_options: String,
 }
 
 /// Undoes the kernel's `\040` escapes.
@@ -62,6 +64,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         read_only: options.split(',').any(|word| word == "ro"),
         fs_type: text(fields.next()?),
         source: OsString::from_vec(unescape(fields.next()?)),
+        fs_options: fields.next().map(text).unwrap_or_default(),
     })
 }
 
@@ -92,6 +95,7 @@ mod tests {
         assert_eq!(mount.point, Path::new(r"/a b\c"));
         assert_eq!(mount.fs_type, "fuse.plyfs");
         assert_eq!(mount.source, "my name");
+        assert_eq!(mount.fs_options, "rw,errors=continue");
         assert!(!mount.read_only);
     }
 

@@ -83,6 +83,18 @@ impl Union {
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
+        let entry = self.make_name(parent, name, new, caller)?;
+        self.persist_dirs([parent])?;
+        Ok(entry)
+    }
+
+    fn make_name(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        new: New<'_>,
+        caller: &Caller,
+    ) -> Result<Entry<'_>> {
         // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
         if let New::Node(mode, (0, 0)) = new
             && mode & S_IFMT == S_IFCHR
@@ -322,7 +334,10 @@ impl Union {
                 wait_for_copyup(&busy);
                 continue;
             }
-            return self.link_locked(&node, &dir, &mut names, &name);
+            let entry = self.link_locked(&node, &dir, &mut names, &name)?;
+            drop(names);
+            self.persist_dirs([parent])?;
+            return Ok(entry);
         }
     }
 

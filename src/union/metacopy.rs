@@ -11,7 +11,7 @@ use crate::merge::resolve::Resolution;
 use crate::node::Node;
 use crate::node::door::Part;
 use crate::node::stack::DataBelow;
-use crate::sys::fs::{self, Stat};
+use crate::sys::fs::{self, SetTime, Stat};
 use crate::sys::path::At;
 use std::sync::Arc;
 
@@ -43,6 +43,29 @@ impl Union {
         Ok(Some(Box::new(
             found.map_or(DataBelow::Lost, |(real, name)| DataBelow::File(real, name)),
         )))
+    }
+
+    /// Gives the upper file at `at` its time back where a daemon ended while its data was
+    /// coming.
+    ///
+    /// # Errors
+    /// Those of reading the note and of setting the time.
+    pub(super) fn put_time_back(&self, at: At<'_>, stat: &mut Stat) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let Some(scratch) = &self.tree.layers.scratch else {
+            return Ok(());
+        };
+        let Some((mtime, mount)) = layer.noted_mtime(at)? else {
+            return Ok(());
+        };
+        if mount == scratch.mount() {
+            // It is coming now.
+            return Ok(());
+        }
+        fs::utimens(at, SetTime::Omit, SetTime::To(mtime))?;
+        layer.forget_mtime(at)?;
+        stat.mtime = mtime;
+        Ok(())
     }
 
     fn is_metacopy(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<bool> {

@@ -64,7 +64,7 @@ impl Union {
             let outcome = self.remove_locked(&dir, &mut names, &name, want_dir);
             drop(names);
             match outcome {
-                Ok(Try::Done(())) => return Ok(()),
+                Ok(Try::Done(())) => return self.persist_dirs([parent]),
                 Ok(Try::CopyUp(node, need)) => self.ensure(&node, need)?,
                 Ok(Try::Busy(node)) => wait_for_copyup(&node),
                 // A whiteout needs room, and what was deleted a moment ago is about to

@@ -192,7 +192,7 @@ impl Request {
             xattrs: self.xattrs,
             timeout: self.timeout,
             copyup: self.copyup,
-            volatile: self.volatile,
+            durability: self.durability,
             index: self.index,
             redirects: self.redirects,
             metacopy,

@@ -53,7 +53,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         copyup: settings.copyup,
         owners: OwnerView::OverflowIsRoot,
         respect_mounts: true,
-        volatile: settings.volatile,
+        durability: settings.durability,
         index: settings.index,
         redirects: settings.redirects,
         metacopy: settings.spares_data(),
