@@ -113,6 +113,10 @@ fn meaning(effect: Effect) -> &'static str {
         }
         Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
         Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
+        Effect::Io => {
+            "Whether data goes through the kernel's page cache by requests, or, with \
+             CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
+        }
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
         Effect::Flag(_) => "As for mount(8) and fuse(4).",

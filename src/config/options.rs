@@ -153,6 +153,8 @@ pub enum Effect {
     CopyUp,
     /// What is on the disk when.
     Durability,
+    /// How data is read and written.
+    Io,
     /// No syncing.
     Volatile,
     /// overlayfs's word for durability, and fuse-overlayfs's for something else.
@@ -206,8 +208,8 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Lower, LowerMore, Marks,
-        MaxWrite, Metacopy, NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr,
+        CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
+        Marks, MaxWrite, Metacopy, NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr,
         Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
@@ -226,6 +228,7 @@ pub const WORDS: &[Known] = {
         ("metacopy", Value("on|off"), Metacopy),
         ("copyup", Value("write|open"), CopyUp),
         ("durability", Value("auto|strict|volatile"), Durability),
+        ("io", Value("auto|cached|passthrough"), Io),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),

@@ -84,6 +84,19 @@ pub enum Durability {
     Volatile,
 }
 
+/// How the data of files goes between the kernel and the layers (`io=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// What measured best: [`Io::Cached`].
+    #[default]
+    Auto,
+    /// Through the kernel's page cache; opening costs no request.
+    Cached,
+    /// The kernel reads and writes the files of the upper by itself, for mounts with
+    /// CAP_SYS_ADMIN; each opening costs a request, and copies up if it is for writing.
+    Passthrough,
+}
+
 /// How long the kernel may trust what it was told (`timeout=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CacheTimeout {
@@ -166,6 +179,8 @@ pub struct MountPlan {
     pub timeout: CacheTimeout,
     /// When files are copied up.
     pub copyup: CopyUpAt,
+    /// How data is read and written.
+    pub io: Io,
     /// How owners are shown.
     pub owners: OwnerView,
     /// What is mounted on a directory of a layer hides that directory's content, as it does
@@ -200,6 +215,7 @@ impl MountPlan {
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
             copyup: CopyUpAt::default(),
+            io: Io::default(),
             owners: OwnerView::default(),
             respect_mounts: false,
             durability: Durability::default(),

@@ -1,7 +1,9 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
-use super::plan::{CacheTimeout, CopyUpAt, Durability, Marks, MountFlags, Redirects, XattrSpace};
+use super::plan::{
+    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Redirects, XattrSpace,
+};
 use crate::error::MountError;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -31,6 +33,8 @@ pub struct Request {
     pub copyup: CopyUpAt,
     /// What is on the disk when.
     pub durability: Durability,
+    /// How data is read and written.
+    pub io: Io,
     /// Hard links kept whole.
     pub index: bool,
     /// Renames of merged directories.
@@ -64,6 +68,7 @@ impl Default for Request {
             timeout: CacheTimeout::default(),
             copyup: CopyUpAt::default(),
             durability: Durability::default(),
+            io: Io::default(),
             index: true,
             redirects: Redirects::default(),
             metacopy: None,
@@ -231,6 +236,14 @@ impl Request {
             // fuse-overlayfs's word is a switch, which says nothing of what we do.
             Effect::Fsync if matches!(&*text, "" | "0" | "1") => self.note_no_effect(word),
             Effect::Fsync => self.durability = choice(word, &text, &DURABILITIES)?,
+            Effect::Io => {
+                let all = [
+                    ("auto", Io::Auto),
+                    ("cached", Io::Cached),
+                    ("passthrough", Io::Passthrough),
+                ];
+                self.io = choice(word, &text, &all)?;
+            }
             Effect::MaxWrite => {
                 self.max_write = Some(number(word, &text, 4096, 16 * 1024 * 1024)?);
             }

@@ -3,13 +3,16 @@
 //! There is no per-open state: `open` and `opendir` answer ENOSYS once, and the
 //! kernel opens by itself from then on (FUSE_NO_OPEN_SUPPORT); so do `create` (the
 //! kernel makes a node and opens it), `flush` and `access`. With `copyup=open` the
-//! kernel asks before it opens a file, and that is all the difference.
+//! kernel asks before it opens a file, and that is all the difference. With
+//! `io=passthrough` it asks too, and is told what to read and write by itself.
 
+use super::backing::{Backings, Served};
 use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
-use crate::config::plan::{CacheTimeout, CopyUpAt, MountPlan};
+use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::sys::creds::Caller;
-use crate::union::{Entry, Need, New, SetAttr, Union, Writer};
+use crate::sys::fs::O_TRUNC;
+use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
@@ -47,6 +50,8 @@ pub struct Adapter {
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
     copyup: CopyUpAt,
+    /// Of `io=passthrough`.
+    backings: Option<Arc<Backings>>,
 }
 
 impl Adapter {
@@ -62,8 +67,17 @@ impl Adapter {
             },
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
-            copyup: plan.copyup,
+            copyup: match plan.io {
+                Io::Passthrough => CopyUpAt::Open,
+                Io::Auto | Io::Cached => plan.copyup,
+            },
+            backings: (plan.io == Io::Passthrough).then(Arc::default),
         }
+    }
+
+    /// The files that are passed through, if any are.
+    pub fn backings(&self) -> Option<Arc<Backings>> {
+        self.backings.clone()
     }
 
     /// The union that it answers from.
@@ -75,6 +89,42 @@ impl Adapter {
     /// elsewhere.
     fn takes_long(&self, ino: INodeNo, need: Need) -> bool {
         self.union.bytes_to_copy_up(ino.0, need) > LONG_COPY
+    }
+
+    /// Asks for what `io=passthrough` needs; without it, files are cached.
+    fn ask_for_passthrough(&mut self, config: &mut KernelConfig) {
+        if self.backings.is_none() {
+            return;
+        }
+        // One level: what lies in the layers is no stacked filesystem itself, and another
+        // union can still be mounted on this one.
+        let depth = config.set_max_stack_depth(1).is_ok();
+        let wanted = InitFlags::FUSE_PASSTHROUGH | InitFlags::FUSE_ATOMIC_O_TRUNC;
+        if !depth || config.add_capabilities(wanted).is_err() {
+            log::warn!("io=passthrough: this kernel does not offer it: files are cached");
+            self.backings = None;
+        }
+    }
+
+    /// Answers an open of `ino`, whose data is where it is to be.
+    fn answer_open(union: &Union, backings: Option<&Backings>, ino: u64, reply: ReplyOpen) {
+        const FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+        let keep = FLAGS | FopenFlags::FOPEN_KEEP_CACHE;
+        let Some(backings) = backings else {
+            return reply.opened(FileHandle(0), keep);
+        };
+        let backing = match union.backing(ino) {
+            Ok(backing) => backing,
+            Err(e) => return reply.error(errno(e)),
+        };
+        let served = backings.enter(ino, || backing.as_ref().map(|fd| reply.open_backing(fd)));
+        match served {
+            Served::Passed(id) => reply.opened_passthrough(FileHandle(0), FLAGS, &id),
+            // What the kernel has cached of an upper file may be older than what it wrote
+            // by itself since.
+            Served::Cached if backing.is_some() => reply.opened(FileHandle(0), FLAGS),
+            Served::Cached => reply.opened(FileHandle(0), keep),
+        }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, result: Result<Entry<'_>>) {
@@ -194,6 +244,7 @@ impl fuser::Filesystem for Adapter {
                 io::Error::new(io::ErrorKind::InvalidInput, "max_write cannot be set")
             })?;
         }
+        self.ask_for_passthrough(config);
         if config.set_max_background(MAX_BACKGROUND).is_err() {
             log::info!("max_background stays what it is");
         }
@@ -362,20 +413,24 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if self.opens_by_itself && self.copyup == CopyUpAt::Write {
             return reply.error(errno(Errno::ENOSYS));
         }
-        let copies = self.copyup == CopyUpAt::Open && flags.acc_mode() != OpenAccMode::O_RDONLY;
-        let union = self.union.clone();
-        let act = move || match union.open_file(ino.0, copies) {
-            Ok(()) => {
-                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                reply.opened(FileHandle(0), flags);
-            }
+        let opening = Opening {
+            truncates: flags.0 & O_TRUNC != 0,
+            copies: self.copyup == CopyUpAt::Open && flags.acc_mode() != OpenAccMode::O_RDONLY,
+        };
+        let (union, backings) = (self.union.clone(), self.backings.clone());
+        let who = caller(request, 0);
+        let act = move || match union.open_file(ino.0, opening, &who) {
+            Ok(()) => Adapter::answer_open(&union, backings.as_deref(), ino.0, reply),
             Err(e) => reply.error(errno(e)),
         };
-        if copies && self.takes_long(ino, Need::All) {
+        if opening
+            .need()
+            .is_some_and(|need| self.takes_long(ino, need))
+        {
             elsewhere("open", act);
         } else {
             guarded("open", act);
@@ -452,6 +507,24 @@ impl fuser::Filesystem for Adapter {
             } else {
                 put(data);
             }
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded("release", || {
+            if let Some(backings) = &self.backings {
+                backings.leave(ino.0, flags.acc_mode() != OpenAccMode::O_RDONLY);
+            }
+            reply.ok();
         });
     }
 

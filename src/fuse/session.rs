@@ -5,6 +5,7 @@ use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
+use crate::sys::memory::keep_little;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
@@ -66,6 +67,7 @@ impl Session {
         };
         config.acl = acl;
         let adapter = Adapter::new(Arc::clone(&union), plan);
+        let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,
@@ -73,6 +75,9 @@ impl Session {
             )
         })?;
         let notifier = inner.notifier();
+        if let Some(backings) = backings {
+            backings.notify_by(notifier.clone());
+        }
         let (tell, ended) = channel();
         // It ends when the kernel says that nobody uses the mount any more.
         Builder::new()
@@ -213,6 +218,7 @@ fn watch(signals: Blocked, mounted: &Mounted) {
 /// # Errors
 /// Whatever stands against the mount; nothing is left mounted then.
 pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), MountError> {
+    keep_little();
     let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
     let signals = signal::block(&TERMINATION).map_err(no_signals)?;
     let session = Session::start(plan)?;

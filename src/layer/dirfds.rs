@@ -139,7 +139,16 @@ impl DirFds {
 
     /// Forgets the descriptor of the upper's part of directory `ino`.
     pub fn drop_upper(&self, ino: u64) {
-        let key = Key::Upper(ino);
+        self.forget(Key::Upper(ino));
+    }
+
+    /// Forgets the descriptor of `dir`; it is opened again when it is asked for again.
+    pub fn drop_lower(&self, dir: &RealDir) {
+        self.forget(Key::Lower(dir.id));
+    }
+
+    fn forget(&self, key: Key) {
+        // Closed after the lock is let go.
         let _old = self.shard(key).lock().pop(&key);
     }
 }

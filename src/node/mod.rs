@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use table::NodeTable;
 
 /// Where a node is in the union, which is also where its upper part is.
@@ -183,6 +184,9 @@ pub struct Tree {
     adopted: RwLock<HashMap<u64, Ino>>,
     /// Nodes whose last name is gone and whose upper part is kept open.
     held: AtomicUsize,
+    /// When one became so last: milliseconds since `start`.
+    held_at: AtomicU64,
+    start: Instant,
 }
 
 impl Tree {
@@ -223,6 +227,8 @@ impl Tree {
             inos: RwLock::new(inos),
             adopted: RwLock::default(),
             held: AtomicUsize::new(0),
+            held_at: AtomicU64::new(0),
+            start: Instant::now(),
         })
     }
 
@@ -314,6 +320,7 @@ impl Tree {
 
     fn swap_place(&self, node: &Node, place: Place) -> Place {
         if matches!(place, Place::Held(_)) {
+            self.held_at.store(self.now(), Ordering::Relaxed);
             self.held.fetch_add(1, Ordering::Relaxed);
         }
         let old = std::mem::replace(&mut *node.place.write(), place);
@@ -323,10 +330,18 @@ impl Tree {
         old
     }
 
-    /// Whether deleted files still take up space, since the kernel has not forgotten
-    /// them yet.
-    pub fn holds_deleted(&self) -> bool {
-        self.held.load(Ordering::Relaxed) > 0
+    /// Whether files that were deleted within `a_moment` may still take up space, since
+    /// the kernel has not forgotten them yet.
+    pub fn holds_deleted(&self, a_moment: Duration) -> bool {
+        let age = self
+            .now()
+            .saturating_sub(self.held_at.load(Ordering::Relaxed));
+        self.held.load(Ordering::Relaxed) > 0 && u128::from(age) < a_moment.as_millis()
+    }
+
+    /// Milliseconds since there is this tree.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Takes back `count` lookups of `ino`.
@@ -344,13 +359,21 @@ impl Tree {
         }
     }
 
+    /// Closes the descriptors that were cached for a directory.
+    fn close_dirs(&self, node: &Node) {
+        self.layers.fds.drop_upper(node.ino);
+        for dir in node.stack().lower_dirs() {
+            self.layers.fds.drop_lower(dir);
+        }
+    }
+
     /// Takes down a node that left the table, and the ancestors which only it kept.
     fn bury(&self, node: Arc<Node>) {
         let mut next = Some(node);
         while let Some(node) = next {
             self.files.forget(node.ino);
             if node.is_dir() {
-                self.layers.fds.drop_upper(node.ino);
+                self.close_dirs(&node);
             }
             let place = self.swap_place(&node, Place::Gone);
             drop(node);

@@ -5,7 +5,7 @@ use crate::merge::inomap::{Ino, ROOT};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
@@ -16,12 +16,17 @@ pub struct NodeTable {
     len: AtomicUsize,
     /// The most nodes there were since memory was last given back.
     peak: AtomicUsize,
+    /// Whether it was large and is not yet small again.
+    large: AtomicBool,
 }
 
 /// Memory is given back each time this share of the nodes is left, and no more often.
 const SHRINK_AT: usize = 4;
-/// Tables that are smaller than this are left as they are.
-const SMALL: usize = 512;
+/// A table that never had so many nodes is left as it is.
+const LARGE: usize = 512;
+/// One that had them is followed down to this: each node that goes may be the last thing
+/// on a page of memory.
+const SMALL: usize = 8;
 
 impl NodeTable {
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
@@ -36,13 +41,16 @@ impl NodeTable {
     /// Gives memory back when most nodes are gone.
     pub(super) fn shrink(&self) {
         let (len, peak) = (self.len(), self.peak.load(Ordering::Relaxed));
-        if peak < SMALL || len > peak / SHRINK_AT {
+        let large = self.large.load(Ordering::Relaxed);
+        let least = if large { SMALL } else { LARGE };
+        if peak < least || len > peak / SHRINK_AT {
             return;
         }
         let ours = self
             .peak
             .compare_exchange(peak, len, Ordering::Relaxed, Ordering::Relaxed);
         if ours.is_ok() {
+            self.large.store(len >= SMALL, Ordering::Relaxed);
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 let room = shard.len() * 2;

@@ -154,7 +154,7 @@ impl Union {
                 Errno::EINVAL
             });
         }
-        self.ensure(&node, set.need())?;
+        self.with_room(|| self.ensure(&node, set.need()))?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
             io::truncate(&*file, size)?;

@@ -83,7 +83,14 @@ impl Union {
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
-        let entry = self.make_name(parent, name, new, caller)?;
+        // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
+        if let New::Node(mode, (0, 0)) = new
+            && mode & S_IFMT == S_IFCHR
+        {
+            return Err(Errno::EPERM);
+        }
+        let name = self.new_name(name)?;
+        let entry = self.with_room(|| self.make_name(parent, &name, new, caller))?;
         self.persist_dirs([parent])?;
         Ok(entry)
     }
@@ -91,27 +98,20 @@ impl Union {
     fn make_name(
         &self,
         parent: Ino,
-        name: &[u8],
+        name: &Name,
         new: New<'_>,
         caller: &Caller,
     ) -> Result<Entry<'_>> {
-        // A device 0:0 would be a whiteout: as overlayfs, answer as if it may not be made.
-        if let New::Node(mode, (0, 0)) = new
-            && mode & S_IFMT == S_IFCHR
-        {
-            return Err(Errno::EPERM);
-        }
         let dir = self.live_dir(parent)?;
-        let name = self.new_name(name)?;
         self.ensure(&dir, Need::Meta)?;
         let mut names = dir.as_dir()?.names.write();
-        self.check_absent(&dir, &names, &name)?;
+        self.check_absent(&dir, &names, name)?;
         let fd = self.tree.upper_dir(&dir)?;
-        let at = At::new(&*fd, &name);
-        let way = self.in_the_way(&dir, &fd, &name)?;
+        let at = At::new(&*fd, name);
+        let way = self.in_the_way(&dir, &fd, name)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
-            how => self.make_over_whiteout(&fd, &name, new, caller, (how, way.beside))?,
+            how => self.make_over_whiteout(&fd, name, new, caller, (how, way.beside))?,
         };
         // It is there: what is known of the names must not outlive a failure to look at it.
         let stat = fs::stat(at).inspect_err(|_| names.listing = None)?;
@@ -138,7 +138,7 @@ impl Union {
             self.tree
                 .keep_open(node.node(), Arc::new(open), true, Some(stat.ino));
         }
-        self.list(&mut names, &name, ino, stat.mode);
+        self.list(&mut names, name, ino, stat.mode);
         let look = crate::layer::Look {
             stat,
             covered: false,
@@ -312,6 +312,12 @@ impl Union {
     /// EEXIST, ENOENT for a file without a name, EPERM for a directory, those of
     /// copy-up and of linkat.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
+        let entry = self.with_room(|| self.link_name(ino, parent, name))?;
+        self.persist_dirs([parent])?;
+        Ok(entry)
+    }
+
+    fn link_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
         let node = self.node(ino)?;
         let dir = self.live_dir(parent)?;
         let name = self.new_name(name)?;
@@ -334,10 +340,7 @@ impl Union {
                 wait_for_copyup(&busy);
                 continue;
             }
-            let entry = self.link_locked(&node, &dir, &mut names, &name)?;
-            drop(names);
-            self.persist_dirs([parent])?;
-            return Ok(entry);
+            return self.link_locked(&node, &dir, &mut names, &name);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading, writing and shaping the data of files.
 
-use super::Union;
+use super::{SetAttr, Union};
 use crate::config::plan::Durability;
 use crate::copyup::Need;
 use crate::error::{Errno, Result, best_effort};
@@ -13,6 +13,7 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Who writes, and so what the write clears.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,28 @@ pub enum Writer<'a> {
     Unprivileged(&'a Caller),
     /// A store through a mapping, which clears nothing.
     Mapping,
+}
+
+/// What opening a file does to it, beside opening it.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// It is emptied.
+    pub truncates: bool,
+    /// It is copied up.
+    pub copies: bool,
+}
+
+impl Opening {
+    /// What it needs of copy-up.
+    pub fn need(self) -> Option<Need> {
+        match self {
+            Opening {
+                truncates: true, ..
+            } => Some(Need::Bytes(0)),
+            Opening { copies: true, .. } => Some(Need::All),
+            _ => None,
+        }
+    }
 }
 
 impl Union {
@@ -42,16 +65,39 @@ impl Union {
         }
     }
 
-    /// What opening `ino` does: it `copies` the file up, or nothing.
+    /// What opening `ino` does, for `caller`.
     ///
     /// # Errors
-    /// Those of copy-up.
-    pub fn open_file(&self, ino: Ino, copies: bool) -> Result<()> {
+    /// Those of copy-up and of truncate.
+    pub fn open_file(&self, ino: Ino, opening: Opening, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        if copies && node.is_file() {
-            self.ensure(&node, Need::All)?;
+        if !node.is_file() {
+            return Ok(());
+        }
+        if opening.truncates {
+            let empty = SetAttr {
+                size: Some(0),
+                ..SetAttr::default()
+            };
+            self.setattr(ino, &empty, caller)?;
+        } else if opening.copies {
+            self.with_room(|| self.ensure(&node, Need::All))?;
         }
         Ok(())
+    }
+
+    /// The descriptor by which the kernel may read and write `ino` itself as long as it is
+    /// open: that of a file which stays where it is.
+    ///
+    /// # Errors
+    /// Those of opening.
+    pub fn backing(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
+        let node = self.node(ino)?;
+        let stays = node.stack().data_upper().is_some() || self.tree.layers.upper.is_none();
+        if !stays || !node.is_file() {
+            return Ok(None);
+        }
+        self.tree.reader(&node).map(Some)
     }
 
     /// Fills `buf` from offset `at` of `ino`; how many bytes came. `open_flags` are
@@ -77,7 +123,7 @@ impl Union {
     /// Those of copy-up and of writing.
     pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
-        self.ensure(&node, Need::All)?;
+        self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         match by {
             Writer::Privileged => {}
@@ -85,7 +131,7 @@ impl Union {
             Writer::Mapping if node.is_harmless() => {}
             Writer::Mapping => return self.write_keeping_capability(&node, &file, at, data),
         }
-        Ok(io::write_full(&*file, data, at)?)
+        self.with_room(|| Ok(io::write_full(&*file, data, at)?))
     }
 
     /// A store through a mapping takes no capability away, but the write that brings it
@@ -116,12 +162,12 @@ impl Union {
     /// Those of copy-up and of fallocate.
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        self.ensure(&node, Need::All)?;
+        self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         if caller.uid != 0 {
             self.clear_privileges(&node, caller)?;
         }
-        Ok(io::allocate(&*file, mode, at, len)?)
+        self.with_room(|| Ok(io::allocate(&*file, mode, at, len)?))
     }
 
     /// lseek(2) for SEEK_DATA and SEEK_HOLE on `ino`.

@@ -11,13 +11,14 @@ mod merged;
 mod metacopy;
 mod remove;
 mod rename;
+mod room;
 mod xattr;
 
 pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
 pub use create::New;
 pub use dir::Item;
-pub use file::Writer;
+pub use file::{Opening, Writer};
 pub(crate) use inspect::Below;
 pub use lookup::Entry;
 

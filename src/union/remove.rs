@@ -18,12 +18,6 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often, and how long each time, deleting waits for the room that files deleted
-/// before it take until the kernel forgets them.
-const ROOM_WAITS: usize = 20;
-const ROOM_WAIT: Duration = Duration::from_millis(10);
 
 /// What a try under the locks came to.
 pub(super) enum Try<T> {
@@ -40,7 +34,8 @@ impl Union {
     /// # Errors
     /// ENOENT, EISDIR, those of copy-up and of the upper.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.remove(parent, name, false)
+        self.with_room(|| self.remove(parent, name, false))?;
+        self.persist_dirs([parent])
     }
 
     /// Removes the empty directory `name` from `parent`.
@@ -48,7 +43,8 @@ impl Union {
     /// # Errors
     /// ENOENT, ENOTDIR, ENOTEMPTY, those of copy-up and of the upper.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.remove(parent, name, true)
+        self.with_room(|| self.remove(parent, name, true))?;
+        self.persist_dirs([parent])
     }
 
     fn remove(&self, parent: Ino, name: &[u8], want_dir: bool) -> Result<()> {
@@ -58,22 +54,14 @@ impl Union {
         }
         let name = self.existing_name(name)?;
         self.ensure(&dir, Need::Meta)?;
-        let mut waits = 0;
         loop {
             let mut names = dir.as_dir()?.names.write();
-            let outcome = self.remove_locked(&dir, &mut names, &name, want_dir);
+            let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
             drop(names);
             match outcome {
-                Ok(Try::Done(())) => return self.persist_dirs([parent]),
-                Ok(Try::CopyUp(node, need)) => self.ensure(&node, need)?,
-                Ok(Try::Busy(node)) => wait_for_copyup(&node),
-                // A whiteout needs room, and what was deleted a moment ago is about to
-                // make some: a full disk can be emptied.
-                Err(Errno::ENOSPC) if waits < ROOM_WAITS && self.tree.holds_deleted() => {
-                    waits += 1;
-                    std::thread::sleep(ROOM_WAIT);
-                }
-                Err(e) => return Err(e),
+                Try::Done(()) => return Ok(()),
+                Try::CopyUp(node, need) => self.ensure(&node, need)?,
+                Try::Busy(node) => wait_for_copyup(&node),
             }
         }
     }

@@ -55,18 +55,30 @@ impl Union {
         {
             return Err(Errno::EINVAL);
         }
-        let (from_dir, to_dir) = (self.live_dir(parent)?, self.live_dir(new_parent)?);
         let (name, new_name) = (self.existing_name(name)?, self.new_name(new_name)?);
+        self.with_room(|| self.move_name(parent, &name, new_parent, &new_name, flags))?;
+        self.persist_dirs([parent, new_parent])
+    }
+
+    fn move_name(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+        flags: u32,
+    ) -> Result<()> {
+        let (from_dir, to_dir) = (self.live_dir(parent)?, self.live_dir(new_parent)?);
         self.ensure(&from_dir, Need::Meta)?;
         self.ensure(&to_dir, Need::Meta)?;
         loop {
             let mut pair = self.tree.lock_pair(&from_dir, &to_dir)?;
-            let from = self.end(&from_dir, &name)?;
-            let to = self.end(&to_dir, &new_name)?;
+            let from = self.end(&from_dir, name)?;
+            let to = self.end(&to_dir, new_name)?;
             let outcome = self.rename_locked(&mut pair, &from, &to, flags)?;
             drop(pair);
             match outcome {
-                Try::Done(()) => return self.persist_dirs([parent, new_parent]),
+                Try::Done(()) => return Ok(()),
                 Try::CopyUp(node, need) => self.ensure(&node, need)?,
                 Try::Busy(node) => wait_for_copyup(&node),
             }

@@ -75,9 +75,9 @@ impl Union {
     ) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
-        self.ensure(&node, Need::Meta)?;
+        self.with_room(|| self.ensure(&node, Need::Meta))?;
         let door = self.tree.upper_door(&node)?;
-        xattr::set(door.at(), &key, value, flags)?;
+        self.with_room(|| Ok(xattr::set(door.at(), &key, value, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);
         }

@@ -86,3 +86,19 @@ fn a_full_upper_can_be_emptied() {
     shell(m, "rm fill; echo x > new; rm -r d; mkdir d");
     assert_eq!(shell(m, "ls -A; ls -A d; cat new"), "d\nnew\nx\n");
 }
+
+#[test]
+fn room_that_was_made_can_be_used_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Backing::sized(Kind::Ext4, 8 << 20) else {
+        return;
+    };
+    let l = lab.layer("l", MarkFormat::Overlay, &["file f"]);
+    let stack = Stack::new(&[l]).upper(&small.path().join("u"), &small.path().join("w"));
+    let mounted = lab.mount_stack("reuse", &stack);
+    let made = "head -c 20000000 /dev/zero > fill 2>/dev/null || rm fill; mkdir d && echo x > new \
+                && ln -s x link && echo more >> new && rm -r d new link && echo made";
+    for _ in 0..20 {
+        assert_eq!(shell(mounted.path(), made), "made\n");
+    }
+}

@@ -193,6 +193,7 @@ impl Request {
             timeout: self.timeout,
             copyup: self.copyup,
             durability: self.durability,
+            io: self.io,
             index: self.index,
             redirects: self.redirects,
             metacopy,

@@ -51,6 +51,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         xattrs: settings.xattrs,
         timeout: settings.timeout,
         copyup: settings.copyup,
+        io: settings.io,
         owners: OwnerView::OverflowIsRoot,
         respect_mounts: true,
         durability: settings.durability,

@@ -1,0 +1,150 @@
+//! How opened files are served where the kernel asks before it opens one: through its
+//! page cache, or passed through to the file in the layer (FUSE_PASSTHROUGH).
+//!
+//! The kernel wants every open of an inode to be of one kind, and to name one backing,
+//! as long as one of them lasts (`fs/fuse/iomode.c`); otherwise open fails with EIO. So
+//! the first open of an inode decides. A file that others have open while it is copied
+//! up stays cached: a backing in the lower layer could not be exchanged for one in the
+//! upper, so a lower file is passed through only where there is no upper.
+
+use crate::merge::inomap::Ino;
+use fuser::{BackingId, INodeNo, Notifier};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// How an open file is served.
+#[derive(Clone, Debug)]
+pub enum Served {
+    /// By READ and WRITE requests, through the kernel's page cache.
+    Cached,
+    /// By the kernel alone, from this backing.
+    Passed(Arc<BackingId>),
+}
+
+#[derive(Debug)]
+struct Opened {
+    served: Served,
+    times: usize,
+}
+
+const SHARDS: usize = 16;
+
+/// The files that are open, and how each is served.
+#[derive(Debug, Default)]
+pub struct Backings {
+    shards: [Mutex<HashMap<Ino, Opened>>; SHARDS],
+    notifier: OnceLock<Notifier>,
+    refused: AtomicBool,
+}
+
+impl Backings {
+    /// Lets the kernel be told what changed behind its back.
+    pub fn notify_by(&self, notifier: Notifier) {
+        // Set once for each session.
+        self.notifier.get_or_init(|| notifier);
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Opened>> {
+        &self.shards[ino as usize % SHARDS]
+    }
+
+    /// One more open of `ino`, and how it is served: as those that last, else with the
+    /// backing that `make` may give.
+    pub fn enter(&self, ino: Ino, make: impl FnOnce() -> Option<io::Result<BackingId>>) -> Served {
+        if let Some(opened) = self.shard(ino).lock().get_mut(&ino) {
+            opened.times += 1;
+            return opened.served.clone();
+        }
+        // Outside the lock: it is a system call. If another was quicker, its backing counts.
+        let made = match make() {
+            Some(Ok(id)) => Served::Passed(Arc::new(id)),
+            Some(Err(e)) => {
+                self.note_refusal(&e);
+                Served::Cached
+            }
+            None => Served::Cached,
+        };
+        match self.shard(ino).lock().entry(ino) {
+            Entry::Occupied(mut other) => {
+                other.get_mut().times += 1;
+                other.get().served.clone()
+            }
+            Entry::Vacant(free) => {
+                let served = made.clone();
+                free.insert(Opened { served, times: 1 });
+                made
+            }
+        }
+    }
+
+    fn note_refusal(&self, error: &io::Error) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            log::warn!("io=passthrough: {error}: such files are cached");
+        }
+    }
+
+    /// One open of `ino` less; `wrote` is whether it was for writing.
+    pub fn leave(&self, ino: Ino, wrote: bool) {
+        let mut shard = self.shard(ino).lock();
+        let Some(opened) = shard.get_mut(&ino) else {
+            return;
+        };
+        opened.times -= 1;
+        let passed = matches!(opened.served, Served::Passed(_));
+        // A backing is closed after the lock is let go.
+        let _last = (opened.times == 0).then(|| shard.remove(&ino));
+        drop(shard);
+        if passed && wrote {
+            self.tell_changed(ino);
+        }
+    }
+
+    /// Stores through a mapping changed the times of the file in the layer, and the
+    /// kernel did not look.
+    fn tell_changed(&self, ino: Ino) {
+        if let Some(notifier) = self.notifier.get() {
+            // -1: attributes alone. An inode that the kernel has forgotten is up to date.
+            let told = notifier.inval_inode(INodeNo(ino), -1, 0);
+            if let Err(e) = told {
+                log::debug!("invalidate the attributes of inode {ino}: {e}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> Option<io::Result<BackingId>> {
+        Some(Err(io::ErrorKind::PermissionDenied.into()))
+    }
+
+    #[test]
+    fn an_inode_without_a_backing_is_cached_until_its_last_close() {
+        let backings = Backings::default();
+        assert!(matches!(backings.enter(7, || None), Served::Cached));
+        let mut asked = false;
+        let again = backings.enter(7, || {
+            asked = true;
+            refused()
+        });
+        assert!(matches!(again, Served::Cached) && !asked);
+        backings.leave(7, false);
+        backings.leave(7, true);
+        let anew = backings.enter(7, || {
+            asked = true;
+            refused()
+        });
+        assert!(matches!(anew, Served::Cached) && asked);
+    }
+
+    #[test]
+    fn a_close_without_an_open_is_nothing() {
+        Backings::default().leave(9, true);
+    }
+}
