@@ -24,8 +24,12 @@ impl Layer {
     /// copied-up files.
     pub fn may_be_metacopy(&self, dir: At<'_>, hints: &Hints, stat: &Stat) -> bool {
         let has_no_size = stat.size == 0 && self.is_upper && self.logs_files_apart();
-        let has_holes = stat.blocks * BLOCK < stat.size;
-        stat.is_file() && (has_holes || has_no_size || self.is_impure(dir, hints))
+        stat.is_file() && (self.has_holes(stat) || has_no_size || self.is_impure(dir, hints))
+    }
+
+    /// Whether the file that `stat` describes takes less room than its data would.
+    pub fn has_holes(&self, stat: &Stat) -> bool {
+        stat.blocks * BLOCK < stat.size
     }
 
     fn is_impure(&self, dir: At<'_>, hints: &Hints) -> bool {

@@ -70,14 +70,22 @@ impl Union {
 
     fn is_metacopy(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<bool> {
         let layer = part.layer();
-        if !stat.is_file() || self.tree.layers.is_bottom(layer) {
+        if !stat.is_file() {
+            return Ok(false);
+        }
+        // Whoever says that in the lowest layer says that the data is nowhere; nothing was
+        // ever copied up there, so that it is empty space is enough to ask.
+        if self.tree.layers.is_bottom(layer) && !layer.has_holes(stat) {
             return Ok(false);
         }
         let Some(fd) = self.tree.open_part(part)? else {
             return Ok(false);
         };
-        Ok(layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat)
-            && layer.is_metacopy(At::new(&*fd, name))?)
+        // Whoever makes layers for data-only ones need not mark their directories, and small
+        // files have no holes where their xattrs take room (ext4, XFS) or none are told (EROFS).
+        let may_be = !self.tree.layers.data_only.is_empty()
+            || layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat);
+        Ok(may_be && layer.is_metacopy(At::new(&*fd, name))?)
     }
 
     /// The file that has the data of the one at `name` in part `i`.

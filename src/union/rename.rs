@@ -319,8 +319,12 @@ impl Union {
         let scratch = self.scratch()?;
         let temp_name = scratch.temp_name();
         let temp = At::new(scratch.dir(), &temp_name);
+        let replaces = match fs::stat(to.at()) {
+            Ok(_) => true,
+            Err(e) if e.errno == Errno::ENOENT => false,
+            Err(e) => return Err(e.errno),
+        };
         layer.make_whiteout_device(temp)?;
-        let replaces = fs::stat(to.at()).is_ok();
         let flags = if replaces {
             RENAME_EXCHANGE
         } else {

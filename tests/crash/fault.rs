@@ -179,6 +179,10 @@ fn try_point(
         }
     };
     match done {
+        // What was replaced could not be removed: its other names count it until it is swept.
+        Ok(()) if yard.words == "!marks=overlay" && reference.calls[wrong.at()] == "unlinkat" => {
+            return (true, found);
+        }
         Ok(()) if seen != reference.new => {
             found.push(format!(
                 "answered Ok, {}",

@@ -202,7 +202,7 @@ fn a_data_only_layer_leads_nowhere_else() {
         for (key, place) in [("trusted", 0), ("trusted", 1), ("user", 0), ("user", 1)] {
             let name = format!("data-{i}-{key}-{place}");
             let lines = [
-                "file m 4096 -".to_string(),
+                "file m 644 0:0 1.5 4096 -".to_string(),
                 format!("xattr m {key}.overlay.metacopy %"),
                 format!("xattr m {key}.overlay.redirect {target}"),
             ];
@@ -230,7 +230,7 @@ fn a_data_only_layer_leads_nowhere_else() {
                 fails_cleanly(&name, view);
                 let data = &view.get(&b"m"[..]).expect("it is shown").data;
                 let found = ["/short", "/long", "/right", "/again"].contains(target);
-                assert_eq!(data.is_some(), found, "{name}: {target}");
+                assert_eq!(data.is_some(), found, "{name}: {target}: {data:?}");
             });
             let after = tree::read(&siege.path("data"));
             let harm = tree::differences(("before", &before), ("after", &after));
