@@ -98,6 +98,9 @@ pub struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
+    /// What is on the disk when: auto, strict or volatile; as -o durability=HOW
+    #[arg(long, value_name = "HOW")]
+    pub durability: Option<OsString>,
     /// Write the log to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,

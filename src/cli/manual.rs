@@ -111,11 +111,17 @@ fn meaning(effect: Effect) -> &'static str {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."
         }
+        Effect::Durability => {
+            "What is on the disk when: auto, copied-up files are never empty or torn after a \
+             power cut; strict, every change of names or attributes when it is answered; \
+             volatile, nothing; auto."
+        }
+        Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
+        Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
         Effect::Io => {
             "Whether data goes through the kernel's page cache by requests, or, with \
              CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
         }
-        Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
         Effect::Observe => "Whether the mount counts what it does, for plyfs stat and events; on.",
