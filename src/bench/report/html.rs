@@ -222,6 +222,17 @@ fn table(report: &Report) -> String {
             out.push_str("</tr>\n");
         }
     }
+    if report.rows.len() > 1 {
+        out.push_str("<tr class=\"group\"><th>geometric mean of the ratios</th>");
+        for subject in &report.subjects {
+            out.push_str("<td></td>");
+            if subject.label != report.reference {
+                let mean = report.mean(&subject.label).map_or("-".into(), short);
+                out.push_str(&format!("<td class=\"ratio\">{}</td>", escaped(&mean)));
+            }
+        }
+        out.push_str("</tr>\n");
+    }
     out.push_str("</tbody></table></div>\n");
     let mut failed = failures(report).peekable();
     if failed.peek().is_some() {

@@ -6,7 +6,7 @@ pub mod svg;
 pub mod table;
 
 use super::machine::Machine;
-use super::stats::{Ratio, Summary, ratio, summary};
+use super::stats::{Ratio, Summary, geometric_mean, ratio, summary};
 use serde::{Deserialize, Serialize};
 
 /// Everything that one run found out.
@@ -101,6 +101,24 @@ impl Row {
     /// What became of it on the subject called `label`.
     pub fn of(&self, label: &str) -> Option<&Outcome> {
         self.results.iter().find(|outcome| outcome.subject == label)
+    }
+}
+
+impl Report {
+    /// The geometric mean of all ratios of the subject called `label`, over those rows
+    /// that have one for every subject.
+    pub fn mean(&self, label: &str) -> Option<f64> {
+        let all_have = |row: &&Row| {
+            let mut labels = self.subjects.iter().map(|subject| &subject.label);
+            labels.all(|label| row.of(label).is_some_and(|outcome| outcome.ratio.is_some()))
+        };
+        let ratios: Vec<f64> = self
+            .rows
+            .iter()
+            .filter(all_have)
+            .filter_map(|row| Some(row.of(label)?.ratio?.of_medians))
+            .collect();
+        geometric_mean(&ratios)
     }
 }
 

@@ -23,6 +23,9 @@ pub fn write(report: &Report) -> String {
         group = &row.group;
         lines.push((heading, cells(report, row)));
     }
+    if report.rows.len() > 1 {
+        lines.push((Some("all".into()), mean_cells(report)));
+    }
     text.push_str(&aligned(&lines));
     for (row, outcome) in failures(report) {
         let cause = outcome.failure.as_deref().unwrap_or_default();
@@ -99,6 +102,18 @@ fn cells(report: &Report, row: &Row) -> Cells {
                 ),
                 None => "-".into(),
             });
+        }
+    }
+    cells
+}
+
+fn mean_cells(report: &Report) -> Cells {
+    let mut cells = vec!["geometric mean of the ratios".to_owned()];
+    for subject in &report.subjects {
+        cells.push(String::new());
+        if subject.label != report.reference {
+            let mean = report.mean(&subject.label);
+            cells.push(mean.map_or("-".into(), short));
         }
     }
     cells
