@@ -18,20 +18,25 @@
 //! ```text
 //! cli -> config, fuse, upkeep, bench
 //! bench -> sys
-//! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
+//! fuse -> control
+//! fuse, control, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
+//!
+//! `observe` is called from anywhere, and calls nobody.
 
 #![deny(unsafe_code)]
 
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod copyup;
 pub mod error;
 pub mod fuse;
 pub mod layer;
 pub mod merge;
 pub mod node;
+pub mod observe;
 pub mod sys;
 pub mod union;
 pub mod upkeep;

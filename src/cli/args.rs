@@ -30,6 +30,17 @@ pub enum Verb {
     /// replaced, `D` for what is gone, a directory with all that was in it. What the user may
     /// not read outside cannot be read inside either, nor changed.
     Run(RunArgs),
+    /// Show what a mounted union does: requests, caches, copy-ups, memory.
+    ///
+    /// Times are those between the arrival of a request and its answer; quantiles are right to
+    /// 6.25 %. Answered are the user who mounted the union, and root.
+    Stat(StatArgs),
+    /// Print what a mounted union copies up and marks: a line of JSON for each.
+    ///
+    /// Each line tells the path, what was done to it, by which process, how many bytes that
+    /// copied and how long it took. Prints what the daemon still knows, then what comes, until
+    /// the union is unmounted.
+    Events(EventsArgs),
     /// Check whether an upper and its work directory are sound.
     ///
     /// Each thing that is wrong is a line on stdout: the path, what it is, what it means, and
@@ -87,9 +98,15 @@ pub struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
+    /// What is on the disk when: auto, strict or volatile; as -o durability=HOW
+    #[arg(long, value_name = "HOW")]
+    pub durability: Option<OsString>,
     /// Write the log to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
+    /// Write figures for Prometheus to this file, every 15 seconds and at the end
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub metrics: Option<PathBuf>,
     /// Where the union appears
     #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
     pub mount_point: PathBuf,
@@ -134,6 +151,40 @@ pub struct UmountArgs {
     pub lazy: bool,
     /// Where the union is mounted
     #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
+    pub mount_point: PathBuf,
+}
+
+/// What `plyfs stat` takes.
+#[derive(Args, Clone, Debug)]
+pub struct StatArgs {
+    /// Print one JSON document instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Print the figures as Prometheus reads them
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub prometheus: bool,
+    /// Print what came in each interval, until the union is unmounted; with --json the sums
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1")]
+    pub watch: Option<OsString>,
+    /// Where the union is mounted, or anything in it
+    #[arg(value_name = "MNT", required_unless_present = "watch", value_hint = ValueHint::AnyPath)]
+    pub mount_point: Option<PathBuf>,
+}
+
+/// What `plyfs events` takes.
+#[derive(Args, Clone, Debug)]
+pub struct EventsArgs {
+    /// End after what the daemon still knows
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Print those after the one with this number
+    #[arg(long, value_name = "NUMBER")]
+    pub since: Option<u64>,
+    /// Print those to come, none of the past
+    #[arg(long, conflicts_with_all = ["since", "no_follow"])]
+    pub new: bool,
+    /// Where the union is mounted, or anything in it
+    #[arg(value_name = "MNT", value_hint = ValueHint::AnyPath)]
     pub mount_point: PathBuf,
 }
 

@@ -111,13 +111,22 @@ fn meaning(effect: Effect) -> &'static str {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."
         }
+        Effect::Durability => {
+            "What is on the disk when: auto, copied-up files are never empty or torn after a \
+             power cut; strict, every change of names or attributes when it is answered; \
+             volatile, nothing; auto."
+        }
+        Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
+        Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
         Effect::Io => {
             "Whether data goes through the kernel's page cache by requests, or, with \
              CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
         }
-        Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
+        Effect::Observe => "Whether the mount counts what it does, for plyfs stat and events; on.",
+        Effect::Metrics => "A file that the figures are written to, as Prometheus reads them.",
+        Effect::MetricsInterval => "How often that is written, seconds; 15, and at the end.",
         Effect::Flag(_) => "As for mount(8) and fuse(4).",
         Effect::FsName => "The source's name in /proc/mounts.",
         Effect::Subtype => "What follows \"fuse.\" in /proc/mounts.",
@@ -187,6 +196,8 @@ mod tests {
                 "plyfs-mount.1",
                 "plyfs-umount.1",
                 "plyfs-run.1",
+                "plyfs-stat.1",
+                "plyfs-events.1",
                 "plyfs-check.1",
                 "plyfs-settle.1",
                 "plyfs-bench.1"

@@ -8,6 +8,7 @@ pub mod helper;
 pub mod logging;
 pub mod manual;
 pub mod mount;
+pub mod observing;
 pub mod preflight;
 pub mod run;
 pub mod settle;
@@ -44,6 +45,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Verb::Mount(args) => mount::run(args),
         Verb::Umount(args) => umount::run(&args),
         Verb::Run(args) => run::run(args),
+        Verb::Stat(args) => observing::stat::run(&args),
+        Verb::Events(args) => observing::events::run(&args),
         Verb::Check(args) => return check::run(args),
         Verb::Settle(args) => settle::run(args),
         Verb::Bench(args) => bench::run(args),
@@ -59,10 +62,10 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
         return None;
     }
     let first = args.get(1)?.to_string_lossy();
-    let near = nearest(
-        &first,
-        ["mount", "umount", "run", "check", "settle", "bench"],
-    )?;
+    let verbs = [
+        "mount", "umount", "run", "stat", "events", "check", "settle", "bench",
+    ];
+    let near = nearest(&first, verbs)?;
     Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 

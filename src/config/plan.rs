@@ -71,6 +71,19 @@ pub enum CopyUpAt {
     Open,
 }
 
+/// What is on the disk when (`durability=`, and overlayfs's `fsync=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// As overlayfs: a copied-up file is never empty or torn after a power cut; what
+    /// programs sync is synced.
+    #[default]
+    Auto,
+    /// Also, a change of names or attributes is on the disk when it is answered.
+    Strict,
+    /// Nothing is ever synced: the upper is thrown away after a crash.
+    Volatile,
+}
+
 /// How the data of files goes between the kernel and the layers (`io=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
@@ -92,6 +105,28 @@ pub enum CacheTimeout {
     Forever,
     /// This many seconds, for layers that change under the mount.
     Seconds(f64),
+}
+
+/// What is counted and told of a mount (`observe=`, `metrics=`, `metrics_interval=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// Requests, copy-ups and the rest are counted, and told on the control socket. On by
+    /// default: it costs less than can be measured, and what went wrong can be seen afterwards.
+    pub on: bool,
+    /// The figures are written to this file, as Prometheus reads them.
+    pub metrics: Option<PathBuf>,
+    /// How often, seconds.
+    pub interval: u32,
+}
+
+impl Default for Observe {
+    fn default() -> Observe {
+        Observe {
+            on: true,
+            metrics: None,
+            interval: 15,
+        }
+    }
 }
 
 /// How file owners that the daemon cannot name are shown.
@@ -174,8 +209,8 @@ pub struct MountPlan {
     /// for everyone else; otherwise a layer shows its own content below such mounts where
     /// it can. `plyfs run` hides its own upper this way.
     pub respect_mounts: bool,
-    /// Skip all syncing: the upper is thrown away after a crash.
-    pub volatile: bool,
+    /// What is on the disk when.
+    pub durability: Durability,
     /// Keep hard links whole across copy-up and remounts (`index=`).
     pub index: bool,
     /// Renames of merged directories.
@@ -186,6 +221,8 @@ pub struct MountPlan {
     pub max_write: Option<u32>,
     /// Threads that serve requests; `None` for the default.
     pub threads: Option<usize>,
+    /// What is counted and told.
+    pub observe: Observe,
     /// Flags of the mount.
     pub flags: MountFlags,
 }
@@ -205,12 +242,13 @@ impl MountPlan {
             io: Io::default(),
             owners: OwnerView::default(),
             respect_mounts: false,
-            volatile: false,
+            durability: Durability::default(),
             index: true,
             redirects: Redirects::default(),
             metacopy: true,
             max_write: None,
             threads: None,
+            observe: Observe::default(),
             flags: MountFlags::default(),
         }
     }

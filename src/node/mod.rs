@@ -41,6 +41,29 @@ pub enum Place {
     Gone,
 }
 
+impl Place {
+    /// The way there from the root of the union, `.` for the root itself; `None` where no
+    /// name is known.
+    pub fn path(&self) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut place = self.clone();
+        while let Place::Named(parent, name) = place {
+            names.push(name);
+            place = parent.place();
+        }
+        if !matches!(place, Place::Root) {
+            return None;
+        }
+        names.reverse();
+        let path = names.iter().map(|name| &**name).collect::<Vec<_>>();
+        Some(if path.is_empty() {
+            b".".to_vec()
+        } else {
+            path.join(&b'/')
+        })
+    }
+}
+
 /// One file of the union.
 #[derive(Debug)]
 pub struct Node {
@@ -59,6 +82,8 @@ pub struct Node {
     harmless: AtomicBool,
     /// Its capabilities were the last thing that was taken away.
     capability_removed: AtomicBool,
+    /// Its name, and that its data is in the upper, are known to be on the disk.
+    on_disk: AtomicBool,
 }
 
 impl Node {
@@ -74,6 +99,7 @@ impl Node {
             lookups: AtomicU64::new(0),
             harmless: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
+            on_disk: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +124,18 @@ impl Node {
     /// Where it is.
     pub fn place(&self) -> Place {
         self.place.read().clone()
+    }
+
+    /// The way to `name` in it, as [`Place::path`] has it.
+    pub fn path_to(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = self.place().path()?;
+        if path == b"." {
+            path.clear();
+        } else {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Some(path)
     }
 
     /// Where it lives.
@@ -139,6 +177,17 @@ impl Node {
     /// Whether its capabilities were taken away since this was last asked.
     pub fn took_capability_removed(&self) -> bool {
         self.capability_removed.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether fdatasync(2) of its upper file is enough for all of it: once that was made by
+    /// a copy-up, its name is nothing that fdatasync knows of.
+    pub fn is_on_disk(&self) -> bool {
+        self.on_disk.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it was synced since it was copied up.
+    pub fn set_on_disk(&self, yes: bool) {
+        self.on_disk.store(yes, Ordering::Release);
     }
 
     /// Notes whether it is harmless.

@@ -7,6 +7,7 @@ use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
 use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
+use crate::observe::{self, Cause};
 use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
@@ -46,6 +47,17 @@ impl SetAttr {
     /// How much of a file this needs in the upper.
     pub fn need(&self) -> Need {
         self.size.map_or(Need::Meta, Need::Bytes)
+    }
+
+    /// What somebody did who changes this.
+    fn cause(&self) -> Cause {
+        match self {
+            SetAttr { size: Some(_), .. } => Cause::Truncate,
+            SetAttr { uid: Some(_), .. } | SetAttr { gid: Some(_), .. } => Cause::Chown,
+            SetAttr { mode: Some(_), .. } => Cause::Chmod,
+            SetAttr { atime: Some(_), .. } | SetAttr { mtime: Some(_), .. } => Cause::Utimens,
+            _ => Cause::Setattr,
+        }
     }
 }
 
@@ -92,8 +104,13 @@ impl Union {
         if matches!(node.place(), Place::Gone) {
             stat.nlink = 0;
         }
-        if let Some(blocks) = self.blocks_below(node) {
-            stat.blocks = blocks;
+        if let Some(data) = self.data_stat(node) {
+            stat.blocks = data.blocks;
+            // A copy without data is never made of an empty file: its size was lost in a
+            // power cut (see `Layer::logs_files_apart`).
+            if stat.size == 0 {
+                stat.size = data.size;
+            }
         }
         Attr {
             ino: node.ino,
@@ -101,15 +118,15 @@ impl Union {
         }
     }
 
-    /// How much room the data of `node` takes, where it is not where the rest is.
-    fn blocks_below(&self, node: &Node) -> Option<u64> {
+    /// The file that has the data of `node`, where it is not where the rest is.
+    fn data_stat(&self, node: &Node) -> Option<Stat> {
         let stack = node.stack();
         let DataBelow::File(dir, name) = stack.data.as_deref()? else {
             return None;
         };
         let found = self.tree.layers.fds.lower(dir).and_then(|fd| {
             let look = dir.layer.look(At::new(&*fd, name))?;
-            Ok(look.stat.blocks)
+            Ok(look.stat)
         });
         best_effort("look at a file's data", found)
     }
@@ -149,6 +166,7 @@ impl Union {
                 Errno::EINVAL
             });
         }
+        observe::cause(set.cause());
         self.with_room(|| self.ensure(&node, set.need()))?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;
@@ -178,6 +196,7 @@ impl Union {
             let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
+        self.persist(&node)?;
         self.attr_of(&node)
     }
 

@@ -15,6 +15,7 @@ use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{DataBelow, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
+use crate::observe::{self, Cache};
 use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -101,10 +102,14 @@ impl Union {
         if let Some(listing) = &names.listing
             && listing.get(&self.tree.cookies, &name).is_none()
         {
+            observe::cache(Cache::Absent, true);
             return Ok(None);
         }
         let parts = self.tree.parts(&dir)?;
         let seen = self.see(&dir, &parts, &name)?;
+        if seen.is_absent() {
+            observe::cache(Cache::Absent, false);
+        }
         self.intern(&dir, &name, &parts, &seen)
     }
 
@@ -181,10 +186,15 @@ impl Union {
             Resolution::Absent => return Ok(None),
             Resolution::NonDirectory(i) => {
                 let part = parts.get(*i).ok_or(Errno::EIO)?;
-                let look = *seen.look(*i)?;
+                let mut look = *seen.look(*i)?;
                 let data = self.data_below(dir, name, parts, *i, &look.stat)?;
                 let (upper, lower) = match part {
-                    Part::Upper(..) => (Some(look.stat.ino), Lower::None),
+                    Part::Upper(_, fd) => {
+                        if data.is_some() {
+                            self.put_time_back(At::new(&**fd, name), &mut look.stat)?;
+                        }
+                        (Some(look.stat.ino), Lower::None)
+                    }
                     Part::Lower(real) => {
                         if let Some(entry) = self.indexed(real, name, &look, data.as_deref())? {
                             return Ok(Some(entry));
@@ -289,7 +299,7 @@ impl Union {
             return Ok(None);
         };
         let index_name = origin.index_name();
-        let stat = match fs::stat(At::new(&*index, &index_name)) {
+        let mut stat = match fs::stat(At::new(&*index, &index_name)) {
             Ok(stat) if stat.format() == look.stat.format() => stat,
             _ => return Ok(None),
         };
@@ -299,6 +309,9 @@ impl Union {
             return Ok(None);
         }
         let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
+        if !has_data {
+            self.put_time_back(at, &mut stat)?;
+        }
         let here = || DataBelow::File(real.clone(), name.clone());
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;

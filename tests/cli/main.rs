@@ -7,6 +7,7 @@ mod daemon;
 mod helper_form;
 mod load;
 mod manual;
+mod observing;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;
