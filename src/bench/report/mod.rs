@@ -173,7 +173,7 @@ pub(crate) mod tests {
             title: "walk <warm> & \"quick\"".into(),
             results: vec![
                 outcome("overlayfs", &[1.0, 2.0, 3.0], None),
-                outcome("plyfs", &[0.5, 1.0, 1.5], None),
+                outcome("plyfs", &[0.6, 1.0, 1.2], None),
                 outcome("broken", &[], Some("it <broke>")),
             ],
         };

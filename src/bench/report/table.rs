@@ -1,6 +1,7 @@
 //! The report for a terminal.
 
 use super::{Outcome, Report, Row};
+use crate::bench::stats::Ratio;
 
 /// Cells of one line.
 type Cells = Vec<String>;
@@ -93,13 +94,10 @@ fn cells(report: &Report, row: &Row) -> Cells {
         );
         if subject.label != report.reference {
             cells.push(match outcome.and_then(|outcome| outcome.ratio) {
-                Some(ratio) if ratio.max < 0.001 => short(ratio.of_medians),
-                Some(ratio) => format!(
-                    "{} ({}-{})",
-                    short(ratio.of_medians),
-                    short(ratio.min),
-                    short(ratio.max)
-                ),
+                Some(ratio) => match range(&ratio) {
+                    Some(range) => format!("{} ({range})", short(ratio.of_medians)),
+                    None => short(ratio.of_medians),
+                },
                 None => "-".into(),
             });
         }
@@ -128,6 +126,12 @@ pub fn short(ratio: f64) -> String {
         r if r < 0.001 => "<0.001".into(),
         r => format!("{r:.3}"),
     }
+}
+
+/// The ratios of the best and the worst round; `None` where that says nothing more.
+pub fn range(ratio: &Ratio) -> Option<String> {
+    let (min, max) = (short(ratio.min), short(ratio.max));
+    (min != max).then(|| format!("{min}-{max}"))
 }
 
 /// Every outcome that is none, with its row.
@@ -183,7 +187,7 @@ mod tests {
         for expected in [
             "[looking and reading]",
             "100 ms/op",
-            "0.50 (0.50-0.50)",
+            "0.50 (0.40-0.60)",
             "walk-warm, broken: it <broke>",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
