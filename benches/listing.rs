@@ -13,6 +13,7 @@ fn entry(number: usize) -> Entry {
         name: Name::new(format!("entry-{number:07}").as_bytes()).expect("a name"),
         ino: number as u64 + 2,
         kind: FILE,
+        lower: None,
     }
 }
 

@@ -5,12 +5,12 @@ use super::marks::Hints;
 use crate::error::{Errno, SysError};
 use crate::merge::name::Name;
 use crate::observe::{self, Cache};
-use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_PATH};
+use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_PATH, O_RDONLY};
 use crate::sys::path::At;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -169,4 +169,15 @@ impl DirFds {
 /// Opens one component as a directory for reaching what is in it.
 pub fn open_dir(at: At<'_>) -> Result<OwnedFd, SysError> {
     fs::open(at, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0)
+}
+
+/// Opens the directory that `dir` reaches for listing, its access time left alone where
+/// that is allowed: overlayfs does so in every layer.
+pub fn open_listing(dir: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+    let at = At { dir, name: b"." };
+    match fs::open(at, flags | O_NOATIME, 0) {
+        Err(e) if e.errno == Errno::EPERM => fs::open(at, flags, 0),
+        other => other,
+    }
 }

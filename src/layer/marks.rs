@@ -9,8 +9,10 @@
 //! image-layer specification for the `.wh.` files.
 
 use super::Layer;
-use crate::error::{Errno, SysError};
+use super::dirfds::open_listing;
+use crate::error::{Errno, SysError, best_effort};
 use crate::merge::resolve::Sighting;
+use crate::sys::dir::for_each;
 use crate::sys::fs::{self, S_IFREG, SetTime, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -70,10 +72,48 @@ impl Known {
 pub struct Hints {
     /// Whether `.wh.` files are there.
     pub files: Known,
+    /// How often one was looked for without knowing.
+    asked: AtomicU8,
     /// Whether empty files with the whiteout xattr are there.
     xattrs: Known,
     /// Whether copied-up files are there (`overlay.impure`).
     pub(super) impure: Known,
+}
+
+/// After so many questions for one whiteout file each, the directory is read for all of
+/// them; most have none.
+const ASKED: u8 = 4;
+/// A directory with more entries than this is not read for that.
+const FEW: usize = 4096;
+
+/// Why the reading of a directory ended early.
+enum Stop {
+    Enough,
+    Failed(SysError),
+}
+
+impl From<SysError> for Stop {
+    fn from(e: SysError) -> Stop {
+        Stop::Failed(e)
+    }
+}
+
+/// Whether `.wh.` files are in directory `dir`; `None` where it is too large to tell soon.
+fn has_mark_files(dir: At<'_>) -> Result<Option<bool>, SysError> {
+    let (mut any, mut seen) = (false, 0);
+    let read = for_each(&open_listing(dir.dir)?, |entry| {
+        seen += 1;
+        any = is_mark_name(entry.name);
+        if any || seen == FEW {
+            return Err(Stop::Enough);
+        }
+        Ok(())
+    });
+    match read {
+        Ok(()) => Ok(Some(false)),
+        Err(Stop::Enough) => Ok(any.then_some(true)),
+        Err(Stop::Failed(e)) => Err(e),
+    }
 }
 
 const FUSE_OVERLAYFS_OPAQUE: &CStr = c"user.fuseoverlayfs.opaque";
@@ -119,6 +159,15 @@ impl Layer {
     ) -> Result<bool, SysError> {
         if !self.caps.reads_files || hints.files.get() == Some(false) {
             return Ok(false);
+        }
+        if hints.files.get().is_none() && hints.asked.fetch_add(1, Ordering::Relaxed) == ASKED {
+            let found = has_mark_files(dir);
+            if let Some(Some(any)) = best_effort("look for whiteout files", found) {
+                hints.files.learn(any);
+                if !any {
+                    return Ok(false);
+                }
+            }
         }
         match whiteout_file(name) {
             Some(file) => exists(At {

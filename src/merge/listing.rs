@@ -33,6 +33,9 @@ pub struct Entry {
     pub ino: u64,
     /// `DT_*` of the file.
     pub kind: u8,
+    /// Which of the lower directories that are merged has it first, topmost 0; `None` for
+    /// what is in the upper, or where nobody took note.
+    pub lower: Option<u16>,
 }
 
 /// A merged directory: every visible name by its cookie.
@@ -177,6 +180,7 @@ mod tests {
             name: name(s),
             ino,
             kind: 8,
+            lower: None,
         }
     }
     fn names(listing: &Listing) -> Vec<String> {

@@ -168,6 +168,7 @@ impl Union {
                 name: name.clone(),
                 ino,
                 kind: (mode >> 12) as u8 & 15,
+                lower: None,
             };
             listing.insert(&self.tree.cookies, entry);
         }

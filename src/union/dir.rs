@@ -3,6 +3,7 @@
 use super::{Entry, Union};
 use crate::error::{Errno, Result};
 use crate::layer::Layer;
+use crate::layer::dirfds::open_listing;
 use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
 use crate::merge::inomap::{Ino, ROOT, RealId};
 use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Entry as Listed, Listing, Merger, Said};
@@ -13,15 +14,14 @@ use crate::node::door::Part;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cache};
 use crate::sys::dir::for_each;
-use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY};
 use crate::sys::path::At;
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-const DT_UNKNOWN: u8 = 0;
+pub(super) const DT_UNKNOWN: u8 = 0;
 const DT_CHR: u8 = 2;
-const DT_DIR: u8 = 4;
+pub(super) const DT_DIR: u8 = 4;
 const DT_REG: u8 = 8;
 
 /// One line of a directory.
@@ -35,6 +35,8 @@ pub struct Item {
     pub ino: Ino,
     /// `DT_*`.
     pub kind: u8,
+    /// See [`Listed::lower`].
+    lower: Option<u16>,
 }
 
 /// `DT_*` of a mode.
@@ -83,7 +85,7 @@ impl Union {
                 continue;
             }
             let name = self.existing_name(&item.name)?;
-            let seen = self.see(&dir, &parts, &name)?;
+            let seen = self.see_listed(&dir, &parts, &name, (item.kind, item.lower))?;
             if let Some(entry) = self.intern(&dir, &name, &parts, &seen)? {
                 item.ino = entry.attr.ino;
                 item.kind = kind_of(entry.attr.stat.mode);
@@ -102,6 +104,7 @@ impl Union {
             name: name.to_vec(),
             ino,
             kind: DT_DIR,
+            lower: None,
         };
         if cookie < COOKIE_DOT {
             items.push(dot(COOKIE_DOT, b".", ino));
@@ -121,6 +124,7 @@ impl Union {
                 name: e.name.to_vec(),
                 ino: e.ino,
                 kind: e.kind,
+                lower: e.lower,
             }));
         };
         if let Some(listing) = &part.names.read().listing {
@@ -143,8 +147,11 @@ impl Union {
         if names.listing.is_none() {
             let mut merger = Merger::new(&self.tree.cookies);
             if !dir.is_removed() {
+                let mut lower = 0u16;
                 for part in self.tree.parts(dir)? {
-                    let said = self.read_part(dir, &part)?;
+                    let number = matches!(part, Part::Lower(_)).then_some(lower);
+                    let said = self.read_part(dir, &part, number)?;
+                    lower = lower.saturating_add(u16::from(number.is_some()));
                     merger.layer(said);
                 }
             }
@@ -153,7 +160,7 @@ impl Union {
         names.listing.as_mut().ok_or(Errno::EIO)
     }
 
-    fn read_part(&self, dir: &Node, part: &Part) -> Result<Vec<Said>> {
+    fn read_part(&self, dir: &Node, part: &Part, lower: Option<u16>) -> Result<Vec<Said>> {
         let Some(fd) = self.tree.open_part(part)? else {
             return Ok(Vec::new());
         };
@@ -165,7 +172,7 @@ impl Union {
         let mut hidden: HashSet<Name> = HashSet::new();
         let mut whiteouts = Vec::new();
         let mut mark_files = false;
-        for_each(&open_listing(&fd)?, |entry| {
+        for_each(&open_listing(fd.as_fd())?, |entry| {
             if layer.caps.reads_files && is_mark_name(entry.name) {
                 mark_files = true;
                 if let Some(name) = hidden_by_file(entry.name)
@@ -202,7 +209,12 @@ impl Union {
             } else {
                 0
             };
-            entries.push(Listed { name, ino, kind });
+            entries.push(Listed {
+                name,
+                ino,
+                kind,
+                lower,
+            });
             Ok(())
         })?;
         hints.files.learn(mark_files);
@@ -253,16 +265,5 @@ impl Tells {
             Tells::Files => !matches!(kind, DT_DIR | DT_UNKNOWN),
             Tells::Nothing => false,
         }
-    }
-}
-
-/// Opens the directory that `fd` reaches for listing, its access time left alone where
-/// that is allowed: overlayfs does so in every layer.
-pub(super) fn open_listing(fd: &OwnedFd) -> Result<OwnedFd> {
-    let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
-    let at = At::new(fd, b".");
-    match fs::open(at, flags | O_NOATIME, 0) {
-        Err(e) if e.errno == Errno::EPERM => Ok(fs::open(at, flags, 0)?),
-        other => Ok(other?),
     }
 }

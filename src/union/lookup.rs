@@ -1,5 +1,6 @@
 //! Finding names.
 
+use super::dir::{DT_DIR, DT_UNKNOWN};
 use super::{Attr, Union};
 use crate::copyup::nlink;
 use crate::error::{Errno, Result};
@@ -100,14 +101,16 @@ impl Union {
         }
         let name = self.existing_name(name)?;
         let names = part.names.read();
-        if let Some(listing) = &names.listing
-            && listing.get(&self.tree.cookies, &name).is_none()
-        {
-            observe::cache(Cache::Absent, true);
-            return Ok(None);
+        let mut listed = (DT_UNKNOWN, None);
+        if let Some(listing) = &names.listing {
+            let Some(entry) = listing.get(&self.tree.cookies, &name) else {
+                observe::cache(Cache::Absent, true);
+                return Ok(None);
+            };
+            listed = (entry.kind, entry.lower);
         }
         let parts = self.tree.parts(&dir)?;
-        let seen = self.see(&dir, &parts, &name)?;
+        let seen = self.see_listed(&dir, &parts, &name, listed)?;
         if seen.is_absent() {
             observe::cache(Cache::Absent, false);
             let in_upper = dir.in_upper() && seen.first_has_entry();
@@ -125,8 +128,44 @@ impl Union {
         })
     }
 
+    /// As [`Union::see`] for a name that is listed, with its type and which lower part has
+    /// it first, as far as that is known: only that one is looked at, and the upper, which
+    /// it may have been copied up to since. Being listed, it is hidden by nothing.
+    pub(super) fn see_listed(
+        &self,
+        dir: &Node,
+        parts: &[Part],
+        name: &[u8],
+        (kind, lower): (u8, Option<u16>),
+    ) -> Result<Seen> {
+        if let Some(lower) = lower
+            && !matches!(kind, DT_DIR | DT_UNKNOWN)
+        {
+            let above = usize::from(matches!(parts.first(), Some(Part::Upper(..))));
+            let first = above + usize::from(lower);
+            if first < parts.len() {
+                let seen = self.see_in((0..above).chain([first]), dir, parts, name)?;
+                if matches!(seen.resolution, Resolution::NonDirectory(_)) {
+                    return Ok(seen);
+                }
+            }
+        }
+        self.see(dir, parts, name)
+    }
+
     /// Looks at `name` in every one of `parts` of `dir` that counts.
     pub(super) fn see(&self, dir: &Node, parts: &[Part], name: &[u8]) -> Result<Seen> {
+        self.see_in(0..parts.len(), dir, parts, name)
+    }
+
+    /// Looks at `name` in those of `parts` of `dir` whose indices are given, topmost first.
+    fn see_in(
+        &self,
+        which: impl IntoIterator<Item = usize>,
+        dir: &Node,
+        parts: &[Part],
+        name: &[u8],
+    ) -> Result<Seen> {
         let mut looks: Vec<Option<Look>> = vec![None; parts.len()];
         let part = |i: usize| parts.get(i).ok_or(Errno::EIO);
         let look = |i: usize| -> Result<Sighting> {
@@ -149,7 +188,7 @@ impl Union {
             }
         };
         let hides = |i: usize, question: Question| self.hides(dir, part(i)?, name, question);
-        let resolution = resolve(0..parts.len(), look, hides)?;
+        let resolution = resolve(which, look, hides)?;
         Ok(Seen { resolution, looks })
     }
 

@@ -1,10 +1,10 @@
 //! Taking names away.
 
-use super::dir::open_listing;
 use super::lookup::Seen;
 use super::{Union, told};
 use crate::copyup::{self, Need, nlink};
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::dirfds::open_listing;
 use crate::layer::handle::Origin;
 use crate::merge::decide::{Removal, removal};
 use crate::merge::inomap::Ino;
@@ -17,7 +17,7 @@ use crate::observe::Mark;
 use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE, RENAME_NOREPLACE};
 use crate::sys::path::At;
 use crate::sys::xattr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// What a try under the locks came to.
@@ -261,7 +261,7 @@ impl Union {
         let Some(Part::Upper(_, fd)) = parts.first() else {
             return Ok(true);
         };
-        let open = open_listing(fd)?;
+        let open = open_listing(fd.as_fd())?;
         let mut empty = true;
         crate::sys::dir::for_each(&open, |_| {
             empty = false;

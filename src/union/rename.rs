@@ -1,12 +1,12 @@
 //! Moving names: prepare (copy up, unlocked), lock, look again, act, commit.
 
-use super::dir::open_listing;
 use super::lookup::Seen;
 use super::remove::Try;
 use super::told::Target;
 use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::dirfds::open_listing;
 use crate::layer::marks::whiteout_file;
 use crate::merge::decide::{self, Side, Step, UpperHas};
 use crate::merge::inomap::{Ino, RealId};
@@ -19,7 +19,7 @@ use crate::observe::{self, Mark};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// One end of a rename.
@@ -373,7 +373,7 @@ impl Union {
         tgt.set_stack(Stack::upper_only(upper));
         let before = fs::stat(At::fd(&*dir))?;
         let mut marks = Vec::new();
-        for_each(&open_listing(&dir)?, |entry| {
+        for_each(&open_listing(dir.as_fd())?, |entry| {
             marks.push(entry.name.to_vec());
             Ok::<_, Errno>(())
         })?;
