@@ -16,7 +16,8 @@
 //! The map of the house, top to bottom; an arrow never points back up:
 //!
 //! ```text
-//! cli -> config, fuse, upkeep
+//! cli -> config, fuse, upkeep, bench
+//! bench -> sys
 //! fuse -> control
 //! fuse, control, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
@@ -25,6 +26,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

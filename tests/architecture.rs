@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// From the top of the house to its ground: a module may name those after it.
 const FLOORS: &[&str] = &[
-    "cli", "fuse", "control", "upkeep", "union", "copyup", "node", "layer",
+    "cli", "bench", "fuse", "control", "upkeep", "union", "copyup", "node", "layer",
 ];
 
 /// The ground, named by all floors; neither names the other, nor anything above.
@@ -135,6 +135,21 @@ fn no_arrow_points_back_up() {
                         "src/{path}:{number}: {module} must not name {name}"
                     ));
                 }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_benchmarks_harness_knows_nothing_of_what_it_measures() {
+    let mut wrong = Vec::new();
+    for (module, path, lines) in files() {
+        for (number, line) in joined(&lines) {
+            let names = named_modules(&line);
+            let floors = names.iter().filter(|name| FLOORS.contains(&name.as_str()));
+            for name in floors.filter(|name| module == "bench" && *name != "bench") {
+                wrong.push(format!("src/{path}:{number}: {name}"));
             }
         }
     }

@@ -54,6 +54,13 @@ pub enum Verb {
     /// plyfs showed, without `redirect_dir`, `metacopy` or `index`. The upper must not be
     /// mounted. It may be interrupted at any point, and run again.
     Settle(SettleArgs),
+    /// Measure this plyfs beside the kernel's overlayfs, fuse-overlayfs and a bare directory.
+    ///
+    /// All of them show the same layers, made for the purpose in a directory of their own
+    /// that is removed at the end, and do the same work in turn, round after round. The table
+    /// has medians, and their ratio to the reference, with that of the best and the worst
+    /// round.
+    Bench(BenchArgs),
     /// Write the man pages.
     #[command(hide = true)]
     Man(ManArgs),
@@ -91,6 +98,9 @@ pub struct MountArgs {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
+    /// What is on the disk when: auto, strict or volatile; as -o durability=HOW
+    #[arg(long, value_name = "HOW")]
+    pub durability: Option<OsString>,
     /// Write the log to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
@@ -202,6 +212,62 @@ pub struct RunArgs {
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
+}
+
+/// What `plyfs bench` takes.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Where to measure: a directory with a few GiB of room
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Only these workloads, separated by commas; `walk` is walk-warm and walk-cold
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// All but these
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub skip: Vec<String>,
+    /// Show which workloads there are
+    #[arg(long)]
+    pub list: bool,
+    /// A small fraction of the work, to see that it works
+    #[arg(long)]
+    pub quick: bool,
+    /// The sizes, as a multiple of the usual ones
+    #[arg(long, value_name = "FACTOR")]
+    pub scale: Option<f64>,
+    /// How often each is measured
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// How many lower layers
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub layers: usize,
+    /// What to measure, `[LABEL=]KIND[@PROGRAM][:OPTIONS]`; may be repeated
+    ///
+    /// KIND is plyfs, overlay, fuse-overlayfs or bare, OPTIONS are words as for -o. For instance
+    /// `--subject old=plyfs@/usr/bin/plyfs --subject new=plyfs --subject plyfs:metacopy=off`.
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Vec<String>,
+    /// A root filesystem of Debian's kind, to install a package in
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub rootfs: Option<PathBuf>,
+    /// Leave out subjects that cannot be mounted here, instead of refusing to start
+    #[arg(long)]
+    pub lenient: bool,
+    /// The label of the subject that the others are compared with; overlayfs
+    #[arg(long, value_name = "LABEL")]
+    pub reference: Option<String>,
+    /// Measure as root of the machine, or of a user namespace; the former if you are root
+    #[arg(long, value_name = "WHOSE", value_parser = ["root", "userns"])]
+    pub setting: Option<String>,
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+    /// Write one self-contained page with plots to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
+    /// Measure nothing: show the report that --json has written
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub from: Option<PathBuf>,
 }
 
 /// What `plyfs man` takes.

@@ -148,6 +148,7 @@ pub fn run(args: &[OsString]) -> Result<ExitCode, MountError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plan::Durability;
     use std::path::Path;
 
     fn ask(args: &[&str]) -> Result<(Request, Parsed), MountError> {
@@ -162,7 +163,7 @@ mod tests {
         let list = "lowerdir=/o/l/A:/o/l/B,upperdir=/o/ID/diff,workdir=/o/ID/work,,volatile";
         let (request, parsed) = ask(&["-o", list, "/o/ID/merged"]).expect("understood");
         assert_eq!(request.lowers.len(), 2);
-        assert!(request.volatile && parsed.unknown.is_empty());
+        assert!(request.durability == Durability::Volatile && parsed.unknown.is_empty());
         assert_eq!(
             request.mount_point.as_deref(),
             Some(Path::new("/o/ID/merged"))

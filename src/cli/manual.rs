@@ -1,6 +1,8 @@
 //! Man pages and shell completions, made from the grammar of the command line.
 
 use super::args::{Cli, CompletionsArgs, ManArgs};
+use crate::bench::data::Sizes;
+use crate::bench::workloads;
 use crate::config::options::{Effect, Takes, WORDS};
 use crate::error::MountError;
 use crate::error::plain;
@@ -74,6 +76,9 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
             options_section().to_writer(&mut page)?;
             file_section().to_writer(&mut page)?;
         }
+        if verb.get_name() == "bench" {
+            workloads_section().to_writer(&mut page)?;
+        }
         pages.push((format!("{name}.1"), page));
     }
     Ok(pages)
@@ -106,11 +111,17 @@ fn meaning(effect: Effect) -> &'static str {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."
         }
+        Effect::Durability => {
+            "What is on the disk when: auto, copied-up files are never empty or torn after a \
+             power cut; strict, every change of names or attributes when it is answered; \
+             volatile, nothing; auto."
+        }
+        Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
+        Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
         Effect::Io => {
             "Whether data goes through the kernel's page cache by requests, or, with \
              CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
         }
-        Effect::Volatile => "Never sync: after a crash the upper is thrown away.",
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
         Effect::Observe => "Whether the mount counts what it does, for plyfs stat and events; on.",
@@ -159,6 +170,17 @@ fn file_section() -> Roff {
     roff
 }
 
+fn workloads_section() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["WORKLOADS"]);
+    for workload in workloads::all(&Sizes::new(1.0)) {
+        roff.control("TP", []);
+        roff.text([bold(workload.name)]);
+        roff.text([roman(workload.title)]);
+    }
+    roff
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,12 +199,17 @@ mod tests {
                 "plyfs-stat.1",
                 "plyfs-events.1",
                 "plyfs-check.1",
-                "plyfs-settle.1"
+                "plyfs-settle.1",
+                "plyfs-bench.1"
             ]
         );
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
+        }
+        let bench = String::from_utf8_lossy(&pages[6].1).replace("\\-", "-");
+        for workload in workloads::all(&Sizes::new(1.0)) {
+            assert!(bench.contains(&workload.name), "{}", workload.name);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs, one file each, and the form that mount(8) and container engines use.
 
 pub mod args;
+pub mod bench;
 pub mod changes;
 pub mod check;
 pub mod helper;
@@ -48,6 +49,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Verb::Events(args) => observing::events::run(&args),
         Verb::Check(args) => return check::run(args),
         Verb::Settle(args) => settle::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
     })
@@ -61,7 +63,7 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
     }
     let first = args.get(1)?.to_string_lossy();
     let verbs = [
-        "mount", "umount", "run", "stat", "events", "check", "settle",
+        "mount", "umount", "run", "stat", "events", "check", "settle", "bench",
     ];
     let near = nearest(&first, verbs)?;
     Some(format!("verb {first}: no such verb; did you mean {near}?"))

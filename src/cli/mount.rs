@@ -4,7 +4,7 @@ use super::args::{LayerArgs, MountArgs};
 use super::{logging, say};
 use crate::cli::preflight::absolute;
 use crate::config::file;
-use crate::config::options::split_words;
+use crate::config::options::{Word, split_words};
 use crate::config::plan::MountPlan;
 use crate::config::request::Request;
 use crate::error::plain;
@@ -23,6 +23,12 @@ use std::process::ExitCode;
 pub fn run(args: MountArgs) -> Result<ExitCode, MountError> {
     let (foreground, log_file) = (args.foreground, args.log_file.clone());
     let mut request = request(args.layers)?;
+    if let Some(value) = args.durability {
+        request.apply_strictly(&Word {
+            name: "durability".into(),
+            value: Some(value),
+        })?;
+    }
     request.mount_point = Some(args.mount_point);
     request.observe.metrics = args.metrics.or(request.observe.metrics);
     logging::start(log_file.as_deref(), request.debug)?;

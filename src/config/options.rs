@@ -151,10 +151,14 @@ pub enum Effect {
     Metacopy,
     /// When files are copied up.
     CopyUp,
+    /// What is on the disk when.
+    Durability,
     /// How data is read and written.
     Io,
     /// No syncing.
     Volatile,
+    /// overlayfs's word for durability, and fuse-overlayfs's for something else.
+    Fsync,
     /// Largest write request.
     MaxWrite,
     /// Serving threads.
@@ -210,9 +214,9 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        CopyUp, DataMore, Debug, FsName, Fstab, Index, Io, Lower, LowerMore, Marks, MaxWrite,
-        Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype, Threads, Timeout,
-        Upper, UserXattr, Volatile, Work,
+        CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
+        Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype,
+        Threads, Timeout, Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -229,6 +233,7 @@ pub const WORDS: &[Known] = {
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
         ("copyup", Value("write|open"), CopyUp),
+        ("durability", Value("auto|strict|volatile"), Durability),
         ("io", Value("auto|cached|passthrough"), Io),
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
@@ -272,7 +277,7 @@ pub const WORDS: &[Known] = {
         ("squash_to_gid", Value("GID"), NoEffect),
         ("xattr_permissions", Value("0|1|2"), NoEffect),
         ("threaded", Maybe, NoEffect),
-        ("fsync", Maybe, NoEffect),
+        ("fsync", Maybe, Fsync),
         ("sync", Maybe, NoEffect),
         ("async", Nothing, NoEffect),
         ("fast_ino", Maybe, NoEffect),

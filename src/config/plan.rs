@@ -71,6 +71,19 @@ pub enum CopyUpAt {
     Open,
 }
 
+/// What is on the disk when (`durability=`, and overlayfs's `fsync=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// As overlayfs: a copied-up file is never empty or torn after a power cut; what
+    /// programs sync is synced.
+    #[default]
+    Auto,
+    /// Also, a change of names or attributes is on the disk when it is answered.
+    Strict,
+    /// Nothing is ever synced: the upper is thrown away after a crash.
+    Volatile,
+}
+
 /// How the data of files goes between the kernel and the layers (`io=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
@@ -196,8 +209,8 @@ pub struct MountPlan {
     /// for everyone else; otherwise a layer shows its own content below such mounts where
     /// it can. `plyfs run` hides its own upper this way.
     pub respect_mounts: bool,
-    /// Skip all syncing: the upper is thrown away after a crash.
-    pub volatile: bool,
+    /// What is on the disk when.
+    pub durability: Durability,
     /// Keep hard links whole across copy-up and remounts (`index=`).
     pub index: bool,
     /// Renames of merged directories.
@@ -229,7 +242,7 @@ impl MountPlan {
             io: Io::default(),
             owners: OwnerView::default(),
             respect_mounts: false,
-            volatile: false,
+            durability: Durability::default(),
             index: true,
             redirects: Redirects::default(),
             metacopy: true,

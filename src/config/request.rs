@@ -1,7 +1,9 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
-use super::plan::{CacheTimeout, CopyUpAt, Io, Marks, MountFlags, Observe, Redirects, XattrSpace};
+use super::plan::{
+    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, XattrSpace,
+};
 use crate::error::MountError;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -29,10 +31,10 @@ pub struct Request {
     pub timeout: CacheTimeout,
     /// When files are copied up.
     pub copyup: CopyUpAt,
+    /// What is on the disk when.
+    pub durability: Durability,
     /// How data is read and written.
     pub io: Io,
-    /// No syncing.
-    pub volatile: bool,
     /// Hard links kept whole.
     pub index: bool,
     /// Renames of merged directories.
@@ -67,8 +69,8 @@ impl Default for Request {
             xattrs: XattrSpace::default(),
             timeout: CacheTimeout::default(),
             copyup: CopyUpAt::default(),
+            durability: Durability::default(),
             io: Io::default(),
-            volatile: false,
             index: true,
             redirects: Redirects::default(),
             metacopy: None,
@@ -82,6 +84,13 @@ impl Default for Request {
         }
     }
 }
+
+/// The values of `durability`; overlayfs has the same for `fsync`.
+const DURABILITIES: [(&str, Durability); 3] = [
+    ("auto", Durability::Auto),
+    ("strict", Durability::Strict),
+    ("volatile", Durability::Volatile),
+];
 
 /// Whether a word meant something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +234,11 @@ impl Request {
                 let all = [("write", CopyUpAt::Write), ("open", CopyUpAt::Open)];
                 self.copyup = choice(word, &text, &all)?;
             }
+            Effect::Durability => self.durability = choice(word, &text, &DURABILITIES)?,
+            Effect::Volatile => self.durability = Durability::Volatile,
+            // fuse-overlayfs's word is a switch, which says nothing of what we do.
+            Effect::Fsync if matches!(&*text, "" | "0" | "1") => self.note_no_effect(word),
+            Effect::Fsync => self.durability = choice(word, &text, &DURABILITIES)?,
             Effect::Io => {
                 let all = [
                     ("auto", Io::Auto),
@@ -233,7 +247,6 @@ impl Request {
                 ];
                 self.io = choice(word, &text, &all)?;
             }
-            Effect::Volatile => self.volatile = true,
             Effect::MaxWrite => {
                 self.max_write = Some(number(word, &text, 4096, 16 * 1024 * 1024)?);
             }
@@ -249,13 +262,17 @@ impl Request {
             Effect::FsName => self.flags.fsname = plain_name(word, &text)?,
             Effect::Subtype => self.flags.subtype = plain_name(word, &text)?,
             Effect::Debug => self.debug = true,
-            Effect::NoEffect => self.notes.push(format!(
-                "option {}: accepted, without effect",
-                word.as_written()
-            )),
+            Effect::NoEffect => self.note_no_effect(word),
             Effect::Fstab => {}
         }
         Ok(())
+    }
+
+    fn note_no_effect(&mut self, word: &Word) {
+        self.notes.push(format!(
+            "option {}: accepted, without effect",
+            word.as_written()
+        ));
     }
 
     fn set_flag(&mut self, flag: Flag) {
@@ -356,7 +373,8 @@ debug,diratime"#
         assert_eq!(request.lowers, [Path::new("/a"), Path::new("/b")]);
         assert_eq!(request.upper.as_deref(), Some(Path::new("/u")));
         assert_eq!(request.work.as_deref(), Some(Path::new("/w")));
-        assert!(request.volatile && request.debug && !request.index);
+        assert_eq!(request.durability, Durability::Volatile);
+        assert!(request.debug && !request.index);
         assert_eq!(request.timeout, CacheTimeout::Seconds(1.5));
         assert_eq!(request.xattrs, XattrSpace::User);
         assert_eq!(request.max_write, Some(131072));
@@ -371,6 +389,21 @@ debug,diratime"#
         let request = request("ro,lowerdir=/a,rw,lowerdir=/b,lowerdir+=/c").expect("all known");
         assert!(!request.flags.read_only);
         assert_eq!(request.lowers, [Path::new("/b"), Path::new("/c")]);
+    }
+
+    #[test]
+    fn durability_is_read_as_overlayfs_and_fuse_overlayfs_users_write_it() {
+        for (list, durability) in [
+            ("", Durability::Auto),
+            ("durability=strict", Durability::Strict),
+            ("fsync=strict", Durability::Strict),
+            ("fsync=strict,fsync=0", Durability::Strict),
+            ("fsync=volatile", Durability::Volatile),
+            ("volatile,durability=auto", Durability::Auto),
+        ] {
+            let request = request(list).expect("all known");
+            assert_eq!(request.durability, durability, "{list}");
+        }
     }
 
     #[test]
@@ -418,6 +451,14 @@ debug,diratime"#
             (
                 "metrics=/",
                 "option metrics=/: names no file; write metrics=FILE",
+            ),
+            (
+                "durability=strct",
+                "option durability=strct: no such value; use one of: auto, strict, volatile",
+            ),
+            (
+                "fsync=2",
+                "option fsync=2: no such value; use one of: auto, strict, volatile",
             ),
             ("ro=1", "option ro=1: takes no value; write ro"),
             (

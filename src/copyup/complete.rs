@@ -4,6 +4,7 @@
 
 use super::{Need, Settings, data};
 use crate::error::{Result, SysError, best_effort};
+use crate::layer::scratch::Scratch;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
 use crate::observe::{self, Part};
@@ -28,9 +29,15 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         return Ok(());
     };
     let observed = observe::copying();
+    let upper_layer = tree.upper_layer()?;
     let (layer, from) = tree.open_below(below, O_RDONLY | O_NONBLOCK)?;
     let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
-    let before = fs::stat(At::fd(&to))?;
+    let source = fs::stat(At::fd(&from))?;
+    let mut before = fs::stat(At::fd(&to))?;
+    if before.size == 0 {
+        // Lost in a power cut (see `Layer::logs_files_apart`).
+        before.size = source.size;
+    }
     let len = match need {
         Need::Bytes(n) => n.min(before.size),
         Need::Meta | Need::All => before.size,
@@ -40,28 +47,36 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         before: &before,
         capability: xattr::get_optional(At::fd(&to), CAPABILITY)?,
     };
+    // Writing sets the time, which is put back: also by the next mount, should this one end
+    // before.
+    let mount = tree.layers.scratch.as_ref().map_or(0, Scratch::mount);
+    let noted = upper_layer.note_mtime(At::fd(&to), before.mtime, mount);
+    best_effort("note a file's time", noted);
     let filled = (|| {
         // A file that is about to be cut off is so at once: never is it half copied.
         if len < before.size {
             io::truncate(&to, len)?;
         }
-        let source = fs::stat(At::fd(&from))?;
         data::copy(&layer, &from, &to, &source, len.min(source.size))?;
         fill.restore_privileges()?;
         fill.restore_times()?;
-        if !settings.volatile && len > 0 {
-            io::sync(&to, false)?;
+        if len > 0 {
+            settings.order_data(upper_layer, &to)?;
         }
-        tree.upper_layer()?.unmark_metacopy(At::fd(&to))?;
+        upper_layer.forget_mtime(At::fd(&to))?;
+        upper_layer.unmark_metacopy(At::fd(&to))?;
         Ok(())
     })();
     if let Err(e) = filled {
         fill.undo();
+        let forgotten = upper_layer.forget_mtime(At::fd(&to));
+        best_effort("forget a file's time", forgotten);
         return Err(e);
     }
-    let redirect = tree.upper_layer()?.drop_redirect(At::fd(&to));
+    let redirect = upper_layer.drop_redirect(At::fd(&to));
     best_effort("drop the redirect of a file with its own data", redirect);
     node.set_stack(Stack::upper_only(upper));
+    node.set_on_disk(false);
     tree.files.forget(node.ino);
     observed.done(Part::Data, node.kind, || node.place().path());
     Ok(())

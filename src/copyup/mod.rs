@@ -2,10 +2,12 @@
 
 pub mod complete;
 pub mod data;
+pub mod durable;
 pub mod meta;
 pub mod nlink;
 pub mod publish;
 
+use crate::config::plan::Durability;
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::handle::Origin;
 use crate::layer::keys::Keys;
@@ -54,8 +56,8 @@ impl Need {
 /// What copy-up needs beside the tree.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// No file is synced before it is published.
-    pub volatile: bool,
+    /// What is on the disk when.
+    pub durability: Durability,
     /// How owners are shown, and so how they are kept.
     pub owners: OwnerMap,
     /// A change of metadata copies no data.
@@ -126,6 +128,16 @@ struct Source {
     look: Look,
 }
 
+/// What was made, as far as syncing it goes.
+enum Made {
+    /// A file with data.
+    WithData(OwnedFd),
+    /// A file without, or a directory.
+    Bare(Option<OwnedFd>),
+    /// What cannot be opened to be synced.
+    Whole,
+}
+
 fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
     let upper = tree.upper_layer()?;
     let scratch = tree.layers.scratch.as_ref().ok_or(Errno::EROFS)?;
@@ -159,11 +171,15 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         },
     };
     let done = job.run(&place);
-    match done {
-        Ok(()) => observed.done(job.need.part(), node.kind, || place.path()),
-        Err(_) => scratch.discard(&job.temp),
+    if done.is_err() {
+        scratch.discard(&job.temp);
+        return done;
     }
-    done
+    observed.done(job.need.part(), node.kind, || place.path());
+    match &place {
+        Place::Named(parent, _) => settings.persist_names(upper, [&*tree.upper_dir(parent)?]),
+        _ => Ok(()),
+    }
 }
 
 impl Job<'_> {
@@ -190,6 +206,7 @@ impl Job<'_> {
         }
         let stack = self.node.stack().copied_up(ino, self.need != Need::Meta);
         self.node.set_stack(stack);
+        self.node.set_on_disk(false);
         self.tree.files.forget(self.node.ino);
         Ok(())
     }
@@ -221,10 +238,13 @@ impl Job<'_> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
-        let mut data = None;
+        let mut made = Made::Whole;
         match stat.mode & S_IFMT {
-            S_IFREG => data = self.make_file(at)?,
-            S_IFDIR => fs::mkdir(at, 0o700)?,
+            S_IFREG => made = self.make_file(at)?,
+            S_IFDIR => {
+                fs::mkdir(at, 0o700)?;
+                made = Made::Bare(None);
+            }
             S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
             kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
         }
@@ -257,24 +277,29 @@ impl Job<'_> {
         meta::copy_times(stat, at)?;
         // Last, for what a filesystem has logged of a file it may show under its new name:
         // btrfs would after a power cut, with the mode that the temporary began with.
-        if let Some(file) = data
-            && !self.settings.volatile
-        {
-            io::sync(&file, false)?;
+        match made {
+            Made::WithData(file) => self.settings.order_data(self.upper, &file)?,
+            Made::Bare(file) if self.settings.is_strict() => {
+                let file = match file {
+                    Some(file) => file,
+                    None => fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?,
+                };
+                io::sync(&file, false)?;
+            }
+            Made::Bare(_) | Made::Whole => {}
         }
         Ok(recorded)
     }
 
-    /// Makes a regular file with as much of the data as is needed; the new file, if it has
-    /// to be synced.
-    fn make_file(&self, at: At<'_>) -> Result<Option<OwnedFd>> {
+    /// Makes a regular file with as much of the data as is needed.
+    fn make_file(&self, at: At<'_>) -> Result<Made> {
         let stat = &self.source.look.stat;
         let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
         let len = match self.need {
             Need::Meta => {
                 self.upper.mark_metacopy(At::fd(&to))?;
                 io::truncate(&to, stat.size)?;
-                return Ok(self.upper.shows_unsynced_names().then_some(to));
+                return Ok(Made::Bare(Some(to)));
             }
             Need::All => stat.size,
             Need::Bytes(n) => n.min(stat.size),
@@ -294,7 +319,11 @@ impl Job<'_> {
                 data::copy(&self.source.layer, &from, &to, stat, len)?;
             }
         }
-        Ok((len > 0).then_some(to))
+        Ok(if len > 0 {
+            Made::WithData(to)
+        } else {
+            Made::Bare(Some(to))
+        })
     }
 
     /// Gives the temporary its name, and puts the parent's times back: to the user

@@ -20,6 +20,8 @@ pub struct Keys {
     pub redirect: &'static CStr,
     /// The file has no data of its own: that of the lower file counts.
     pub metacopy: &'static CStr,
+    /// The modification time of a file to which its data is just coming. Only plyfs's.
+    pub mtime: &'static CStr,
     /// Where an upper file came from.
     pub origin: &'static CStr,
     /// Marks a directory in which some entry has an origin.
@@ -34,6 +36,7 @@ pub const TRUSTED: Keys = Keys {
     whiteout: c"trusted.overlay.whiteout",
     redirect: c"trusted.overlay.redirect",
     metacopy: c"trusted.overlay.metacopy",
+    mtime: c"trusted.overlay.mtime",
     origin: c"trusted.overlay.origin",
     impure: c"trusted.overlay.impure",
     nlink: c"trusted.overlay.nlink",
@@ -45,6 +48,7 @@ pub const USER: Keys = Keys {
     whiteout: c"user.overlay.whiteout",
     redirect: c"user.overlay.redirect",
     metacopy: c"user.overlay.metacopy",
+    mtime: c"user.overlay.mtime",
     origin: c"user.overlay.origin",
     impure: c"user.overlay.impure",
     nlink: c"user.overlay.nlink",

@@ -7,20 +7,29 @@
 
 use super::Layer;
 use super::marks::Hints;
-use crate::error::SysError;
-use crate::sys::fs::Stat;
+use crate::error::{Errno, SysError};
+use crate::sys::fs::{Stat, Time};
 use crate::sys::path::At;
 use crate::sys::xattr;
+
+/// Seconds, nanoseconds and the mount, little-endian.
+const NOTE_LEN: usize = 16;
 
 /// Unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
 impl Layer {
     /// Whether the file that `stat` describes, in directory `dir` of this layer, could have
-    /// its data elsewhere: it is full of holes, or its directory is marked as holding
+    /// its data elsewhere: it has holes, or lost its size in a power cut, or its directory is marked as holding
     /// copied-up files.
     pub fn may_be_metacopy(&self, dir: At<'_>, hints: &Hints, stat: &Stat) -> bool {
-        stat.is_file() && (stat.blocks * BLOCK < stat.size || self.is_impure(dir, hints))
+        let has_no_size = stat.size == 0 && self.is_upper && self.logs_files_apart();
+        stat.is_file() && (self.has_holes(stat) || has_no_size || self.is_impure(dir, hints))
+    }
+
+    /// Whether the file that `stat` describes takes less room than its data would.
+    pub fn has_holes(&self, stat: &Stat) -> bool {
+        stat.blocks * BLOCK < stat.size
     }
 
     fn is_impure(&self, dir: At<'_>, hints: &Hints) -> bool {
@@ -41,10 +50,12 @@ impl Layer {
         Ok(xattr::get_optional(at, self.keys().metacopy)?.is_some())
     }
 
-    /// Whether this upper's filesystem may show, after a power cut, a file by its name that
-    /// was never synced, and then without its size: what else was synced in its directory
-    /// has brought the name along. btrfs does (LOG_INODE_EXISTS in fs/btrfs/tree-log.c).
-    pub fn shows_unsynced_names(&self) -> bool {
+    /// Whether this upper's filesystem brings a file that is synced to the disk apart from
+    /// what else was changed before it, as btrfs does with its log tree. After a power cut
+    /// it may then show a file that was never synced by its name, without data and size:
+    /// what was synced in its directory has brought the name along (LOG_INODE_EXISTS in
+    /// fs/btrfs/tree-log.c).
+    pub fn logs_files_apart(&self) -> bool {
         const BTRFS: i64 = 0x9123_683e;
         self.caps.magic == BTRFS
     }
@@ -55,6 +66,48 @@ impl Layer {
     /// setxattr's.
     pub fn mark_metacopy(&self, at: At<'_>) -> Result<(), SysError> {
         xattr::set(at, self.keys().metacopy, b"", 0)
+    }
+
+    /// Notes in the upper file at `at`, to which its data is about to come, the time of its
+    /// last modification, and `mount`, which tells this mount from others.
+    ///
+    /// # Errors
+    /// setxattr's.
+    pub fn note_mtime(&self, at: At<'_>, mtime: Time, mount: u32) -> Result<(), SysError> {
+        let note = [
+            &mtime.sec.to_le_bytes()[..],
+            &mtime.nsec.to_le_bytes(),
+            &mount.to_le_bytes(),
+        ];
+        xattr::set(at, self.keys().mtime, &note.concat(), 0)
+    }
+
+    /// The time that [`Layer::note_mtime`] noted, and in which mount.
+    ///
+    /// # Errors
+    /// getxattr's.
+    pub fn noted_mtime(&self, at: At<'_>) -> Result<Option<(Time, u32)>, SysError> {
+        let value = xattr::get_optional(at, self.keys().mtime)?.unwrap_or_default();
+        let Ok(value) = <[u8; NOTE_LEN]>::try_from(value) else {
+            return Ok(None);
+        };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, mount @ ..] = value;
+        let time = Time {
+            sec: i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            nsec: u32::from_le_bytes([i, j, k, l]),
+        };
+        Ok(Some((time, u32::from_le_bytes(mount))))
+    }
+
+    /// Takes that note back.
+    ///
+    /// # Errors
+    /// removexattr's.
+    pub fn forget_mtime(&self, at: At<'_>) -> Result<(), SysError> {
+        match xattr::remove(at, self.keys().mtime) {
+            Err(e) if e.errno == Errno::ENODATA => Ok(()),
+            other => other,
+        }
     }
 
     /// Says that the upper file at `at` has its own data.

@@ -2,6 +2,7 @@
 
 pub mod dirfds;
 pub mod handle;
+pub mod journal;
 pub mod keys;
 pub mod marks;
 pub mod metacopy;

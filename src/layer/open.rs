@@ -4,7 +4,7 @@ use super::dirfds::{DirFds, RealDir};
 use super::marks::Known;
 use super::scratch::{MOUNT_PATIENCE, SETTLING, Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
-use crate::config::plan::{MountPlan, UpperPlan};
+use crate::config::plan::{Durability, MountPlan, UpperPlan};
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_PATH, O_RDONLY};
@@ -225,7 +225,8 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
             "run it again",
         ));
     }
-    let scratch = Scratch::open(rooms.work, &paths.work, plan.index, plan.volatile)?;
+    let volatile = plan.durability == Durability::Volatile;
+    let scratch = Scratch::open(rooms.work, &paths.work, plan.index, volatile)?;
     let caps = probe::upper(plan, &rooms.upper, &scratch).map_err(|e| {
         MountError::new(
             paths.work.display(),

@@ -1,5 +1,6 @@
 //! `Caps`: what a layer's filesystem can do, learned once at mount.
 
+use super::journal;
 use super::marks::OPAQUE_FILE;
 use super::scratch::Scratch;
 use crate::config::plan::{Marks, MountPlan, XattrSpace};
@@ -24,6 +25,8 @@ pub struct Caps {
     pub writes_files: bool,
     /// rename leaves a whiteout behind if asked to (upper).
     pub rename_whiteout: bool,
+    /// A file that was written out may be named without being synced (upper).
+    pub keeps_order: bool,
     /// The filesystem's UUID for file handles: zero where the kernel has none for it.
     pub uuid: [u8; 16],
     /// `f_type` of statfs(2).
@@ -57,6 +60,7 @@ pub fn lower(plan: &MountPlan, root: &OwnedFd) -> Caps {
 /// When not even a file can be made there.
 pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps, SysError> {
     let mut caps = common(plan, root);
+    caps.keeps_order = journal::keeps_order(caps.magic, &fs::stat(At::fd(root))?);
     let name = scratch.temp_name();
     let at = At::new(scratch.dir(), &name);
     fs::mknod(at, S_IFREG | 0o600, (0, 0))?;

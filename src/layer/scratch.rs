@@ -13,6 +13,7 @@ use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
 use crate::sys::path::At;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Scratch {
     dir: OwnedFd,
     index: Option<Arc<OwnedFd>>,
     next: AtomicU64,
+    mount: u32,
 }
 
 impl Scratch {
@@ -76,6 +78,7 @@ impl Scratch {
             dir,
             index,
             next: AtomicU64::new(1),
+            mount: RandomState::new().hash_one(()) as u32,
         })
     }
 
@@ -87,6 +90,11 @@ impl Scratch {
     /// Where copied-up hard links are found again.
     pub fn index(&self) -> Option<&Arc<OwnedFd>> {
         self.index.as_ref()
+    }
+
+    /// A number by which this mount is told from others.
+    pub fn mount(&self) -> u32 {
+        self.mount
     }
 
     /// A name that nothing in [`Scratch::dir`] has.

@@ -82,6 +82,8 @@ pub struct Node {
     harmless: AtomicBool,
     /// Its capabilities were the last thing that was taken away.
     capability_removed: AtomicBool,
+    /// Its name, and that its data is in the upper, are known to be on the disk.
+    on_disk: AtomicBool,
 }
 
 impl Node {
@@ -97,6 +99,7 @@ impl Node {
             lookups: AtomicU64::new(0),
             harmless: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
+            on_disk: AtomicBool::new(false),
         }
     }
 
@@ -174,6 +177,17 @@ impl Node {
     /// Whether its capabilities were taken away since this was last asked.
     pub fn took_capability_removed(&self) -> bool {
         self.capability_removed.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether fdatasync(2) of its upper file is enough for all of it: once that was made by
+    /// a copy-up, its name is nothing that fdatasync knows of.
+    pub fn is_on_disk(&self) -> bool {
+        self.on_disk.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it was synced since it was copied up.
+    pub fn set_on_disk(&self, yes: bool) {
+        self.on_disk.store(yes, Ordering::Release);
     }
 
     /// Notes whether it is harmless.

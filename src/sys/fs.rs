@@ -70,6 +70,10 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Major and minor number of the filesystem's device.
+    pub fn device(&self) -> (u32, u32) {
+        (libc::major(self.dev), libc::minor(self.dev))
+    }
     /// The type bits alone.
     pub fn format(&self) -> u32 {
         self.mode & S_IFMT

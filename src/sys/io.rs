@@ -152,11 +152,37 @@ pub fn sync(fd: &impl AsFd, data_only: bool) -> Result<(), SysError> {
     check("fsync", status).map(drop)
 }
 
+/// Writes all changed data of a file to the disk and waits, with sync_file_range(2): unlike
+/// fsync(2) it neither makes the filesystem commit nor the disk flush.
+pub fn write_out(fd: &impl AsFd) -> Result<(), SysError> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    fault::before("sync_file_range")?;
+    // SAFETY: a live descriptor.
+    let status = unsafe { libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, flags) };
+    check("sync_file_range", status).map(drop)
+}
+
 /// syncfs(2) of the filesystem that `fd` lies on.
 pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
     fault::before("syncfs")?;
     // SAFETY: a live descriptor.
     check("syncfs", unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
+}
+
+/// posix_fadvise(2): the clean pages of the file `fd` are no longer wanted in memory.
+pub fn forget_pages(fd: &impl AsFd) -> Result<(), SysError> {
+    // SAFETY: a live descriptor.
+    let code =
+        unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if code == 0 {
+        return Ok(());
+    }
+    Err(SysError {
+        call: "posix_fadvise",
+        errno: Errno(code),
+    })
 }
 
 /// Inode-flag ioctls that the union hands on to the real file.

@@ -24,6 +24,8 @@ pub struct Mount {
     pub source: OsString,
     /// Who mounted it, as FUSE mounts say.
     pub owner: Option<u32>,
+    /// Options of the filesystem, for all of its mounts; separated by commas.
+    pub fs_options: String,
 }
 
 /// Undoes the kernel's `\040` escapes.
@@ -61,8 +63,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = text(fields.next()?);
     let source = OsString::from_vec(unescape(fields.next()?));
-    let words = fields.next().map(text).unwrap_or_default();
-    let owner = words
+    let fs_options = fields.next().map(text).unwrap_or_default();
+    let owner = fs_options
         .split(',')
         .find_map(|word| word.strip_prefix("user_id="));
     Some(Mount {
@@ -73,6 +75,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         fs_type,
         source,
         owner: owner.and_then(|uid| uid.parse().ok()),
+        fs_options,
     })
 }
 

@@ -104,8 +104,13 @@ impl Union {
         if matches!(node.place(), Place::Gone) {
             stat.nlink = 0;
         }
-        if let Some(blocks) = self.blocks_below(node) {
-            stat.blocks = blocks;
+        if let Some(data) = self.data_stat(node) {
+            stat.blocks = data.blocks;
+            // A copy without data is never made of an empty file: its size was lost in a
+            // power cut (see `Layer::logs_files_apart`).
+            if stat.size == 0 {
+                stat.size = data.size;
+            }
         }
         Attr {
             ino: node.ino,
@@ -113,15 +118,15 @@ impl Union {
         }
     }
 
-    /// How much room the data of `node` takes, where it is not where the rest is.
-    fn blocks_below(&self, node: &Node) -> Option<u64> {
+    /// The file that has the data of `node`, where it is not where the rest is.
+    fn data_stat(&self, node: &Node) -> Option<Stat> {
         let stack = node.stack();
         let DataBelow::File(dir, name) = stack.data.as_deref()? else {
             return None;
         };
         let found = self.tree.layers.fds.lower(dir).and_then(|fd| {
             let look = dir.layer.look(At::new(&*fd, name))?;
-            Ok(look.stat.blocks)
+            Ok(look.stat)
         });
         best_effort("look at a file's data", found)
     }
@@ -191,6 +196,7 @@ impl Union {
             let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
+        self.persist(&node)?;
         self.attr_of(&node)
     }
 

@@ -91,7 +91,9 @@ impl Union {
             return Err(Errno::EPERM);
         }
         let name = self.new_name(name)?;
-        self.with_room(|| self.make_name(parent, &name, new, caller))
+        let entry = self.with_room(|| self.make_name(parent, &name, new, caller))?;
+        self.persist_dirs([parent])?;
+        Ok(entry)
     }
 
     fn make_name(
@@ -315,7 +317,9 @@ impl Union {
     /// EEXIST, ENOENT for a file without a name, EPERM for a directory, those of
     /// copy-up and of linkat.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {
-        self.with_room(|| self.link_name(ino, parent, name))
+        let entry = self.with_room(|| self.link_name(ino, parent, name))?;
+        self.persist_dirs([parent])?;
+        Ok(entry)
     }
 
     fn link_name(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry<'_>> {

@@ -1,6 +1,7 @@
 //! Reading, writing and shaping the data of files.
 
 use super::{SetAttr, Union};
+use crate::config::plan::Durability;
 use crate::copyup::Need;
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
@@ -209,7 +210,7 @@ impl Union {
     /// fsync's.
     pub fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
         let node = self.node(ino)?;
-        if !node.in_upper() || self.settings.volatile {
+        if !node.in_upper() || self.settings.durability == Durability::Volatile {
             return Ok(());
         }
         if node.is_dir() {
@@ -220,12 +221,56 @@ impl Union {
         if !node.is_file() {
             return Ok(());
         }
+        if data_only && node.is_on_disk() {
+            return self.sync_file(&node, true);
+        }
+        // Before, so that it does not hide a copy-up meanwhile.
+        node.set_on_disk(true);
+        let synced = self.sync_file(&node, false);
+        if synced.is_err() {
+            node.set_on_disk(false);
+        }
+        synced
+    }
+
+    fn sync_file(&self, node: &Node, data_only: bool) -> Result<()> {
         if node.stack().data.is_some() {
-            let file = self.tree.open(&node, O_RDONLY | fs::O_NONBLOCK)?;
+            let file = self.tree.open(node, O_RDONLY | fs::O_NONBLOCK)?;
             return Ok(io::sync(&file, data_only)?);
         }
-        let file = self.tree.reader(&node)?;
+        let file = self.tree.reader(node)?;
         Ok(io::sync(&*file, data_only)?)
+    }
+
+    /// Where changes are to be on the disk when they are answered, brings the names of
+    /// `dirs` there.
+    ///
+    /// # Errors
+    /// fsync's.
+    pub(super) fn persist_dirs<const N: usize>(&self, dirs: [Ino; N]) -> Result<()> {
+        if !self.settings.is_strict() {
+            return Ok(());
+        }
+        for ino in dirs {
+            let dir = self.tree.upper_dir(&*self.node(ino)?)?;
+            self.settings
+                .persist_names(self.tree.upper_layer()?, [&*dir])?;
+        }
+        Ok(())
+    }
+
+    /// The same with the attributes of `node`.
+    ///
+    /// # Errors
+    /// Those of syncing it.
+    pub(super) fn persist(&self, node: &Node) -> Result<()> {
+        if !self.settings.is_strict() || node.is_removed() {
+            return Ok(());
+        }
+        if node.is_file() || node.is_dir() {
+            return self.fsync(node.ino, false);
+        }
+        self.settings.persist_all(self.tree.upper_layer()?)
     }
 
     /// An inode-flag ioctl ([`flags`]) on `ino`, with up to 32 bytes in; the same out.
@@ -253,6 +298,9 @@ impl Union {
             to.copy_from_slice(from);
         }
         io::flags_ioctl(&open, command, &mut room)?;
+        if changes {
+            self.persist(&node)?;
+        }
         Ok(room)
     }
 }

@@ -186,10 +186,15 @@ impl Union {
             Resolution::Absent => return Ok(None),
             Resolution::NonDirectory(i) => {
                 let part = parts.get(*i).ok_or(Errno::EIO)?;
-                let look = *seen.look(*i)?;
+                let mut look = *seen.look(*i)?;
                 let data = self.data_below(dir, name, parts, *i, &look.stat)?;
                 let (upper, lower) = match part {
-                    Part::Upper(..) => (Some(look.stat.ino), Lower::None),
+                    Part::Upper(_, fd) => {
+                        if data.is_some() {
+                            self.put_time_back(At::new(&**fd, name), &mut look.stat)?;
+                        }
+                        (Some(look.stat.ino), Lower::None)
+                    }
                     Part::Lower(real) => {
                         if let Some(entry) = self.indexed(real, name, &look, data.as_deref())? {
                             return Ok(Some(entry));
@@ -294,7 +299,7 @@ impl Union {
             return Ok(None);
         };
         let index_name = origin.index_name();
-        let stat = match fs::stat(At::new(&*index, &index_name)) {
+        let mut stat = match fs::stat(At::new(&*index, &index_name)) {
             Ok(stat) if stat.format() == look.stat.format() => stat,
             _ => return Ok(None),
         };
@@ -304,6 +309,9 @@ impl Union {
             return Ok(None);
         }
         let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
+        if !has_data {
+            self.put_time_back(at, &mut stat)?;
+        }
         let here = || DataBelow::File(real.clone(), name.clone());
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;

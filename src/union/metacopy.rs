@@ -11,7 +11,7 @@ use crate::merge::resolve::Resolution;
 use crate::node::Node;
 use crate::node::door::Part;
 use crate::node::stack::DataBelow;
-use crate::sys::fs::{self, Stat};
+use crate::sys::fs::{self, SetTime, Stat};
 use crate::sys::path::At;
 use std::sync::Arc;
 
@@ -45,16 +45,47 @@ impl Union {
         )))
     }
 
+    /// Gives the upper file at `at` its time back where a daemon ended while its data was
+    /// coming.
+    ///
+    /// # Errors
+    /// Those of reading the note and of setting the time.
+    pub(super) fn put_time_back(&self, at: At<'_>, stat: &mut Stat) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let Some(scratch) = &self.tree.layers.scratch else {
+            return Ok(());
+        };
+        let Some((mtime, mount)) = layer.noted_mtime(at)? else {
+            return Ok(());
+        };
+        if mount == scratch.mount() {
+            // It is coming now.
+            return Ok(());
+        }
+        fs::utimens(at, SetTime::Omit, SetTime::To(mtime))?;
+        layer.forget_mtime(at)?;
+        stat.mtime = mtime;
+        Ok(())
+    }
+
     fn is_metacopy(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<bool> {
         let layer = part.layer();
-        if !stat.is_file() || self.tree.layers.is_bottom(layer) {
+        if !stat.is_file() {
+            return Ok(false);
+        }
+        // Whoever says that in the lowest layer says that the data is nowhere; nothing was
+        // ever copied up there, so that it is empty space is enough to ask.
+        if self.tree.layers.is_bottom(layer) && !layer.has_holes(stat) {
             return Ok(false);
         }
         let Some(fd) = self.tree.open_part(part)? else {
             return Ok(false);
         };
-        Ok(layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat)
-            && layer.is_metacopy(At::new(&*fd, name))?)
+        // Whoever makes layers for data-only ones need not mark their directories, and small
+        // files have no holes where their xattrs take room (ext4, XFS) or none are told (EROFS).
+        let may_be = !self.tree.layers.data_only.is_empty()
+            || layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat);
+        Ok(may_be && layer.is_metacopy(At::new(&*fd, name))?)
     }
 
     /// The file that has the data of the one at `name` in part `i`.

@@ -75,7 +75,7 @@ impl Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             tree,
             settings: Settings {
-                volatile: plan.volatile,
+                durability: plan.durability,
                 owners: OwnerMap::new(plan.owners),
                 metacopy: plan.metacopy,
             },

@@ -35,7 +35,8 @@ impl Union {
     /// # Errors
     /// ENOENT, EISDIR, those of copy-up and of the upper.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.with_room(|| self.remove(parent, name, false))
+        self.with_room(|| self.remove(parent, name, false))?;
+        self.persist_dirs([parent])
     }
 
     /// Removes the empty directory `name` from `parent`.
@@ -43,7 +44,8 @@ impl Union {
     /// # Errors
     /// ENOENT, ENOTDIR, ENOTEMPTY, those of copy-up and of the upper.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.with_room(|| self.remove(parent, name, true))
+        self.with_room(|| self.remove(parent, name, true))?;
+        self.persist_dirs([parent])
     }
 
     fn remove(&self, parent: Ino, name: &[u8], want_dir: bool) -> Result<()> {

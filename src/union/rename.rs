@@ -1,18 +1,22 @@
 //! Moving names: prepare (copy up, unlocked), lock, look again, act, commit.
 
+use super::dir::open_listing;
 use super::lookup::Seen;
 use super::remove::Try;
 use super::told::Target;
 use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::marks::whiteout_file;
 use crate::merge::decide::{self, Side, Step, UpperHas};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
 use crate::node::door::Part;
 use crate::node::lock::{Pair, hold_still, wait_for_copyup};
+use crate::node::stack::Stack;
 use crate::node::{Node, Place};
 use crate::observe::{self, Mark};
+use crate::sys::dir::for_each;
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
@@ -54,7 +58,8 @@ impl Union {
             return Err(Errno::EINVAL);
         }
         let (name, new_name) = (self.existing_name(name)?, self.new_name(new_name)?);
-        self.with_room(|| self.move_name(parent, &name, new_parent, &new_name, flags))
+        self.with_room(|| self.move_name(parent, &name, new_parent, &new_name, flags))?;
+        self.persist_dirs([parent, new_parent])
     }
 
     fn move_name(
@@ -193,18 +198,10 @@ impl Union {
         let hints = &to.dir.as_dir()?.upper_hints;
         let layer = self.tree.upper_layer()?;
         let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
-        for step in steps.iter().copied() {
-            match step {
-                Step::EmptyTarget if self.tree.upper_layer()?.caps.writes_files => {}
-                Step::Move | Step::MoveLeavingWhiteout
-                    if dirty && self.tree.upper_layer()?.caps.writes_files =>
-                {
-                    self.change_places_with_marks(step, from, to)?;
-                }
-                _ => self.step(step, (from, src), (to, tgt))?,
-            }
+        for step in &steps {
+            self.step(*step, (from, src), (to, tgt))?;
         }
-        if beside {
+        if beside || layer.caps.writes_files && steps.contains(&Step::EmptyTarget) {
             self.drop_whiteout_file(&to.fd, to.name);
         }
         let target = match (to_side.upper, tgt) {
@@ -282,6 +279,9 @@ impl Union {
             Step::RedirectTarget => self.redirect(tgt.ok_or(Errno::EIO)?, to, from)?,
             Step::OpaqueSource => layer.make_opaque(from.at())?,
             Step::OpaqueTarget => layer.make_opaque(to.at())?,
+            Step::EmptyTarget if layer.caps.writes_files => {
+                self.strip_target(to, tgt.ok_or(Errno::EIO)?)?;
+            }
             Step::EmptyTarget => self.empty_target(to)?,
             Step::Move => fs::rename(from.at(), to.at(), 0)?,
             Step::Exchange => fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?,
@@ -302,43 +302,88 @@ impl Union {
         Ok(())
     }
 
-    /// Where rename leaves no whiteout by itself: a whiteout is put at the target, where
-    /// it shows nothing or hides what is about to be replaced, and changes places with
-    /// the source.
+    /// Where rename leaves no whiteout by itself: beside the source stands a whiteout file
+    /// while it moves, which hides only what is below as long as the source is there.
     fn move_over_own_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
         let layer = self.tree.upper_layer()?;
-        let scratch = self.scratch()?;
-        let temp_name = scratch.temp_name();
-        let temp = At::new(scratch.dir(), &temp_name);
-        layer.make_whiteout_device(temp)?;
-        if fs::stat(to.at()).is_ok() {
-            fs::rename(temp, to.at(), RENAME_EXCHANGE)?;
-            scratch.discard(&temp_name);
-        } else {
-            fs::rename(temp, to.at(), RENAME_NOREPLACE)?;
+        if !layer.caps.reads_files || whiteout_file(from.name).is_none() {
+            return self.change_places_with_whiteout(from, to);
         }
-        Ok(fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?)
-    }
-
-    /// Where marks are files, no directory in the upper is both opaque and empty, so the
-    /// source changes places with the target, which then goes away from there.
-    fn change_places_with_marks(&self, step: Step, from: &End<'_>, to: &End<'_>) -> Result<()> {
-        let layer = self.tree.upper_layer()?;
-        let scratch = self.scratch()?;
-        if step == Step::MoveLeavingWhiteout {
-            layer.make_whiteout_file(At::fd(&*from.fd), from.name)?;
-            from.dir.as_dir()?.upper_hints.files.learn(true);
-        }
-        fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?;
-        let temp_name = scratch.temp_name();
-        let temp = At::new(scratch.dir(), &temp_name);
-        if let Err(e) = fs::rename(from.at(), temp, RENAME_NOREPLACE) {
-            let back = fs::rename(from.at(), to.at(), RENAME_EXCHANGE);
-            best_effort("change back", back);
+        layer.make_whiteout_file(At::fd(&*from.fd), from.name)?;
+        from.dir.as_dir()?.upper_hints.files.learn(true);
+        if let Err(e) = fs::rename(from.at(), to.at(), 0) {
+            self.drop_whiteout_file(&from.fd, from.name);
             return Err(e.errno);
         }
-        scratch.discard(&temp_name);
+        // The mark that overlayfs knows takes its place.
+        let device = layer.make_whiteout_device(from.at());
+        if best_effort("leave a whiteout behind", device).is_some() {
+            self.drop_whiteout_file(&from.fd, from.name);
+        }
         Ok(())
+    }
+
+    /// The same without whiteout files: a whiteout is put at the target, where it shows
+    /// nothing or hides what is about to be replaced, and changes places with the source.
+    fn change_places_with_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        let scratch = self.scratch()?;
+        let temp_name = scratch.temp_name();
+        let temp = At::new(scratch.dir(), &temp_name);
+        let replaces = match fs::stat(to.at()) {
+            Ok(_) => true,
+            Err(e) if e.errno == Errno::ENOENT => false,
+            Err(e) => return Err(e.errno),
+        };
+        layer.make_whiteout_device(temp)?;
+        let flags = if replaces {
+            RENAME_EXCHANGE
+        } else {
+            RENAME_NOREPLACE
+        };
+        if let Err(e) = fs::rename(temp, to.at(), flags) {
+            scratch.discard(&temp_name);
+            return Err(e.errno);
+        }
+        let moved = fs::rename(from.at(), to.at(), RENAME_EXCHANGE);
+        if moved.is_err() {
+            let back = if replaces {
+                fs::rename(temp, to.at(), RENAME_EXCHANGE)
+            } else {
+                fs::unlink(to.at())
+            };
+            best_effort("put the target back", back);
+        }
+        scratch.discard(&temp_name);
+        Ok(moved?)
+    }
+
+    /// Makes the upper's part of `to`, a directory that is empty in the union, really empty
+    /// where marks are files, so that a rename can replace it: a whiteout file beside it
+    /// comes to hide what those in it do.
+    fn strip_target(&self, to: &End<'_>, tgt: &Node) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        layer.make_whiteout_file(At::fd(&*to.fd), to.name)?;
+        to.dir.as_dir()?.upper_hints.files.learn(true);
+        let upper = tgt.stack().upper.ok_or(Errno::EIO)?;
+        let dir = self.tree.upper_dir(tgt)?;
+        if layer.redirect(At::fd(&*dir))?.is_some() {
+            layer.drop_redirect(At::fd(&*dir))?;
+        }
+        // Nothing of what is below counts any more, whatever becomes of the rename.
+        tgt.set_stack(Stack::upper_only(upper));
+        let before = fs::stat(At::fd(&*dir))?;
+        let mut marks = Vec::new();
+        for_each(&open_listing(&dir)?, |entry| {
+            marks.push(entry.name.to_vec());
+            Ok::<_, Errno>(())
+        })?;
+        let stripped = marks
+            .iter()
+            .try_for_each(|mark| fs::unlink(At::new(&*dir, mark)));
+        let times = meta::copy_times(&before, At::fd(&*dir));
+        best_effort("restore a directory's times", times);
+        Ok(stripped?)
     }
 
     /// Puts an empty opaque directory, otherwise the same, in the place of a directory

@@ -84,7 +84,7 @@ impl Union {
         if name == ACCESS_ACL {
             self.clear_sgid_of_stranger(door.at(), caller)?;
         }
-        Ok(())
+        self.persist(&node)
     }
 
     /// An ACL that is set by somebody outside the file's group clears setgid, as chmod
@@ -126,6 +126,6 @@ impl Union {
         if name == CAPABILITY {
             node.note_capability_removed();
         }
-        Ok(())
+        self.persist(&node)
     }
 }

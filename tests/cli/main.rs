@@ -1,6 +1,7 @@
 //! The command line as its users meet it: refusals, the daemon, mount(8), `plyfs run`.
 
 mod bad_input;
+mod bench;
 mod changes;
 mod daemon;
 mod helper_form;

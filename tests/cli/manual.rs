@@ -51,6 +51,7 @@ fn man_pages_are_written_for_every_verb() {
     assert_eq!(
         pages,
         [
+            "plyfs-bench.1",
             "plyfs-check.1",
             "plyfs-events.1",
             "plyfs-mount.1",

@@ -225,6 +225,7 @@ impl Inside {
             "defaultacl" => acl(b"system.posix_acl_default"),
             "fallocate" => self.union.fallocate(ino, 0, number(), 30_000, caller),
             "fsync" => self.union.fsync(ino, false),
+            "fdatasync" => self.union.fsync(ino, true),
             "list" => self.union.readdir(ino, 0, usize::MAX).map(drop),
             other => panic!("{other:?} is no operation"),
         }

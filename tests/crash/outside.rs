@@ -56,6 +56,7 @@ impl Outside {
             "utimens" => sys::utimens(&p, [(77, 7), (77, 7)]),
             "setxattr" => sys::lsetxattr(&p, "user.new", b"2", 0),
             "fsync" => sys::fsync(&sys::open(&p, libc::O_RDONLY | libc::O_NONBLOCK, 0)?),
+            "fdatasync" => sys::fdatasync(&sys::open(&p, libc::O_RDONLY | libc::O_NONBLOCK, 0)?),
             other => panic!("{other:?} is no operation here"),
         }
     }

@@ -21,6 +21,7 @@ use crate::support::backing::{Backing, Kind};
 use crate::support::mount::Subject;
 use crate::support::rng::Rng;
 use crate::support::{skip, tree};
+use crate::workload::synced;
 
 /// Puts the disk together, and says what is wrong with what the union shows.
 fn try_cut(
@@ -62,12 +63,14 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
     };
     let mut found = Vec::new();
     let states = &record.states;
+    // Names are on the disk when they were made.
+    let is_strict = site.words.contains("strict");
     let mut paths: BTreeSet<&String> = seen.keys().collect();
     paths.extend(states.iter().flat_map(|s| s.keys()));
     let mut durable = record.durable.clone();
     for (i, line) in record.work.iter().enumerate() {
         let done = record.spans[i].1 <= cut.at;
-        match line.strip_prefix("fsync ") {
+        match synced(line) {
             Some(path) if done => durable.extend(states[i][&format!("/{path}")].data.clone()),
             _ if done && line == "sync" => {
                 durable.extend(states[i].values().filter_map(|f| f.data.clone()));
@@ -77,15 +80,19 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
     }
     for path in paths {
         let range = record.range(cut.at, path);
-        let moments = &states[range.clone()];
-        let may = if kind == Kind::Btrfs {
+        let moments = if is_strict {
+            &states[record.done(cut.at)]
+        } else {
+            &states[range.clone()]
+        };
+        let may = if kind == Kind::Btrfs && !is_strict {
             may_be_reached(moments, path)
         } else {
             may_be_at(moments, path)
         };
         let history = |ino: &u64| record.history(kind, cut.at, range.clone(), *ino);
         let mut histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
-        if kind == Kind::Btrfs && record.left_since(range, path) {
+        if kind == Kind::Btrfs && !is_strict && record.left_since(range, path) {
             histories.extend(states[0].get(path).map(|file| vec![file]));
         }
         found.extend(judge_file(
@@ -96,11 +103,12 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
             &durable,
         ));
     }
-    found.extend(judge_names(
-        kind != Kind::Btrfs,
-        &states[record.range(cut.at, "")],
-        &seen,
-    ));
+    let (in_order, moments) = if is_strict {
+        (true, record.done(cut.at))
+    } else {
+        (kind != Kind::Btrfs, record.range(cut.at, ""))
+    };
+    found.extend(judge_names(in_order, &states[moments], &seen));
     if let Err(e) = union.perform("mkdir works") {
         found.push(format!("nothing can be made: {e}"));
     }

@@ -17,7 +17,7 @@ use crate::support::layers::MarkFormat;
 use crate::support::mount::Subject;
 use crate::support::rng::Rng;
 use crate::support::{skip, sys};
-use crate::workload::{Union, WORK, make_up};
+use crate::workload::{Union, WORK, make_up, synced};
 
 /// Where things are on a mounted filesystem.
 pub struct Site {
@@ -326,12 +326,15 @@ impl Record {
     pub fn range(&self, at: usize, path: &str) -> RangeInclusive<usize> {
         let begun = self.spans.iter().filter(|(start, _)| *start <= at).count();
         let synced = self.last(at, |_, line| {
-            let it = line
-                .strip_prefix("fsync ")
-                .is_some_and(|p| path == format!("/{p}"));
+            let it = synced(line).is_some_and(|p| path == format!("/{p}"));
             it && !self.made_up || line == "sync"
         });
         synced..=begun
+    }
+
+    /// The state after the last line that was done by `at`, and after one that had begun.
+    pub fn done(&self, at: usize) -> RangeInclusive<usize> {
+        self.last(at, |_, _| true)..=*self.range(at, "").end()
     }
 
     /// The first state after the last line that was done by `at` and is one of `which`.
@@ -353,7 +356,7 @@ impl Record {
             if kind == Kind::Btrfs {
                 return false;
             }
-            let path = line.strip_prefix("fsync ").map(|p| format!("/{p}"));
+            let path = synced(line).map(|p| format!("/{p}"));
             path.and_then(|p| self.states[i].get(&p))
                 .is_some_and(|f| f.ino == ino)
         });

@@ -178,6 +178,10 @@ pub const STEPS: &[(&str, &str, &[&str])] = &[
         "truncate big 1000",
         &["truncate big 1000", "old big 1000000000"],
     ),
-    // A directory with marks as files in it cannot be replaced at one stroke.
-    ("marks=files", "rename n e", &["rename n e", "mkdir n 755"]),
+    // Without RENAME_WHITEOUT and without whiteout files, what is replaced goes first.
+    ("!marks=overlay", "rename d/f top", &["unlink top"]),
+    ("!marks=overlay", "rename top below", &["unlink below"]),
+    ("!marks=overlay", "rename d/h e/y", &["unlink e/y"]),
+    ("!marks=overlay", "rename top d/g", &["unlink d/g"]),
+    ("!marks=overlay", "rename m e", &["rmdir e"]),
 ];

@@ -3,9 +3,17 @@
 use crate::inside::{Files, Inside};
 use crate::support::rng::Rng;
 
-/// The workload: `sync` makes everything durable, `fsync PATH` one file.
+/// The file that a line makes durable.
+pub fn synced(line: &str) -> Option<&str> {
+    let path = line.strip_prefix("fsync ");
+    path.or_else(|| line.strip_prefix("fdatasync "))
+}
+
+/// The workload: `sync` makes everything durable, `fsync PATH` one file, and so does the first
+/// `fdatasync PATH` after a copy-up.
 pub const WORK: &[&str] = &[
     "write d/f 5000",
+    "fdatasync d/f",
     "chmod d/g",
     "link big empty/l",
     "create d/new",
@@ -23,8 +31,11 @@ pub const WORK: &[&str] = &[
     "setxattr d/sub/q",
     "truncate big 1000",
     "write big 500",
+    "fdatasync big",
     "chown e",
     "setxattr d/low",
+    "write d/low 0",
+    "fdatasync d/low",
     "unlink d/g",
     "sync",
     "unlink gone/z",
@@ -48,6 +59,7 @@ pub const WORK: &[&str] = &[
     "unlink top2",
     "chmod e/m2",
     "write e/m2/b 100",
+    "fdatasync e/m2/b",
     "rename e/m2/b e/m2/a",
     "write d/low 7",
     "sync",

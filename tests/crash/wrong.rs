@@ -67,14 +67,13 @@ pub fn changes(call: &str) -> bool {
     takes_room(call)
         || matches!(
             call,
-            "unlinkat"
-                | "removexattr"
-                | "ftruncate"
-                | "fchmodat2"
-                | "fchownat"
-                | "utimensat"
-                | "fsync"
+            "unlinkat" | "removexattr" | "ftruncate" | "fchmodat2" | "fchownat" | "utimensat"
         )
+        || syncs(call)
+}
+
+pub fn syncs(call: &str) -> bool {
+    matches!(call, "fsync" | "sync_file_range" | "syncfs")
 }
 
 /// What a call may well answer.
@@ -99,7 +98,7 @@ pub fn errnos(call: &str) -> &'static [Errno] {
         "pwrite" | "copy_file_range" | "ftruncate" | "fallocate" => {
             &[Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EFBIG]
         }
-        "fsync" => &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT],
+        call if syncs(call) => &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT],
         call if takes_room(call) => &[Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EPERM],
         call if changes(call) => &[Errno::EIO, Errno::EPERM, Errno::ENOSPC],
         _ => &[Errno::EIO, Errno::ENOMEM],

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plyfs::config::plan::MountPlan;
 use plyfs::error::Errno;
+use plyfs::sys::fault::{Fault, arm};
 
 use crate::inside::{Inside, plan};
 use crate::scenes::{BOTTOM, TOP};
@@ -20,6 +21,9 @@ pub type Variant = (&'static str, bool);
 pub const PLAIN: Variant = ("", false);
 pub const APART: Variant = ("", true);
 
+/// Options after this are those of a union over a filesystem whose rename leaves no whiteout.
+const NO_RENAME_WHITEOUT: char = '!';
+
 pub const VARIANTS: &[Variant] = &[
     PLAIN,
     APART,
@@ -28,6 +32,9 @@ pub const VARIANTS: &[Variant] = &[
     ("index=off", false),
     ("redirect_dir=off", false),
     ("metacopy=off", false),
+    ("durability=strict", false),
+    ("!", false),
+    ("!marks=overlay", false),
 ];
 
 /// Where unions are made and broken.
@@ -49,7 +56,8 @@ impl Yard {
         for dir in [&upper, &work, &point] {
             std::fs::create_dir(dir).expect("a directory can be made");
         }
-        let plan = plan(lowers.clone(), (&upper, &work), &point, words);
+        let known = words.trim_start_matches(NO_RENAME_WHITEOUT);
+        let plan = plan(lowers.clone(), (&upper, &work), &point, known);
         Yard {
             lowers,
             upper,
@@ -60,6 +68,9 @@ impl Yard {
     }
 
     pub fn open(&self) -> Inside {
+        // Nothing else is renamed while a union is opened.
+        let refused = || arm(Fault::From(0, |call| call == "renameat2", Errno::EINVAL));
+        let _refused = self.words.starts_with(NO_RENAME_WHITEOUT).then(refused);
         Inside::open(&self.plan).unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -1,10 +1,11 @@
 //! Files that say their data is elsewhere, made to mislead: nothing outside the layers is read,
 //! nothing hangs, and the rest of the tree works.
 
-use super::support::lab::{Lab, at};
+use super::support::lab::{Lab, at, build};
+use super::support::layers::MarkFormat;
 use super::support::siege::Siege;
 use super::support::sys;
-use super::support::tree::Tree;
+use super::support::tree::{self, Tree};
 
 /// What a reference may lead to in the lower.
 const LOWER: &[&str] = &[
@@ -147,5 +148,93 @@ fn references_where_none_can_be_are_harmless() {
             "xattr other @KEY.overlay.redirect /other".into(),
         ];
         besiege(&lab, &format!("value-{i}"), &lines, &[LOWER]);
+    }
+}
+
+/// What a data-only layer may have in the place of data.
+const DATA: &[&str] = &[
+    "symlink link ../secret/only-secret",
+    "symlink absolute @SECRET/only-secret",
+    "symlink secrets @SECRET",
+    "dir dir",
+    "symlink dir/link ../../secret/only-secret",
+    "fifo fifo",
+    "node null 20666 0:0 1.5 259",
+    "node zero-zero 20644 0:0 1.5 0",
+    "file short 20",
+    "file long 10000",
+    "file right 4096",
+    "file again 4096",
+    "xattr again @KEY.overlay.metacopy %",
+    "xattr again @KEY.overlay.redirect /../secret/only-secret",
+    "file .wh.right 0",
+];
+
+/// Nothing but a regular file of a data-only layer itself gives data, whatever leads to it, from
+/// an upper or a lower layer.
+#[test]
+fn a_data_only_layer_leads_nowhere_else() {
+    let Some(lab) = Lab::new() else { return };
+    let targets = [
+        "/..",
+        "/../secret/only-secret",
+        "/dir/../../secret/only-secret",
+        "@SECRET/only-secret",
+        "/link",
+        "/absolute",
+        "/secrets/only-secret",
+        "/secrets/../secret/only-secret",
+        "/dir",
+        "/dir/link",
+        "/fifo",
+        "/fifo/x",
+        "/null",
+        "/zero-zero",
+        "/short/x",
+        "/nowhere",
+        "short",
+        "/short",
+        "/long",
+        "/right",
+        "/again",
+    ];
+    for (i, target) in targets.iter().enumerate() {
+        for (key, place) in [("trusted", 0), ("trusted", 1), ("user", 0), ("user", 1)] {
+            let name = format!("data-{i}-{key}-{place}");
+            let lines = [
+                "file m 644 0:0 1.5 4096 -".to_string(),
+                format!("xattr m {key}.overlay.metacopy %"),
+                format!("xattr m {key}.overlay.redirect {target}"),
+            ];
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let (upper, lower): (&[&str], &[&str]) = match place {
+                0 => (&lines, &[]),
+                _ => (&[], &lines),
+            };
+            let siege = Siege::new(&lab, &name, upper, &[lower]);
+            let secret = siege.path("secret").display().to_string();
+            let data: Vec<String> = DATA
+                .iter()
+                .map(|l| l.replace("@SECRET", &secret).replace("@KEY", key))
+                .collect();
+            let data: Vec<&str> = data.iter().map(String::as_str).collect();
+            build(&siege.path("data"), MarkFormat::Overlay, &data);
+            let before = tree::read(&siege.path("data"));
+            let user = if key == "user" { ",userxattr" } else { "" };
+            let words = format!(
+                "allow_other,datadir+={}{user}",
+                siege.path("data").display()
+            );
+            let siege = siege.words(&words);
+            siege.lay(|view| {
+                fails_cleanly(&name, view);
+                let data = &view.get(&b"m"[..]).expect("it is shown").data;
+                let found = ["/short", "/long", "/right", "/again"].contains(target);
+                assert_eq!(data.is_some(), found, "{name}: {target}: {data:?}");
+            });
+            let after = tree::read(&siege.path("data"));
+            let harm = tree::differences(("before", &before), ("after", &after));
+            assert!(harm.is_empty(), "{name}: {harm:?}");
+        }
     }
 }

@@ -372,6 +372,10 @@ pub fn fsync(fd: &OwnedFd) -> Res<()> {
     call!(libc::fsync(fd.as_raw_fd())).map(drop)
 }
 
+pub fn fdatasync(fd: &OwnedFd) -> Res<()> {
+    call!(libc::fdatasync(fd.as_raw_fd())).map(drop)
+}
+
 pub fn syncfs(fd: &OwnedFd) -> Res<()> {
     call!(libc::syncfs(fd.as_raw_fd())).map(drop)
 }

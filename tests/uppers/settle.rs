@@ -409,3 +409,78 @@ fn fuse_overlayfss_upper_is_settled() {
     settle(&stack, &[]);
     kernel_shows(&lab, "a", &stack, &wanted);
 }
+
+/// The data of data-only layers comes into the upper, for files of a lower layer as well as for
+/// those that were copied up without, and the layers can go.
+#[test]
+fn a_settled_upper_needs_no_data_only_layer() {
+    let Some(lab) = Lab::new() else { return };
+    if !skip::has_filesystem("overlay") {
+        return;
+    }
+    let data = ["dir o", "file o/1 5000", "file o/2 7000"];
+    lab.layer("data", MarkFormat::Overlay, &data);
+    let refers = |name: &str, to: &str| {
+        vec![
+            format!("xattr {name} trusted.overlay.metacopy %"),
+            format!("xattr {name} trusted.overlay.redirect {to}"),
+        ]
+    };
+    let mut lines: Vec<String> = [
+        "dir d",
+        "file d/a 644 3:4 1.5 5000 -",
+        "file d/b 600 0:0 2.5 7000 -",
+        "file c 644 0:0 3.5 7000 -",
+        "file plain",
+    ]
+    .map(String::from)
+    .to_vec();
+    for (name, to) in [("d/a", "/o/1"), ("d/b", "/o/2"), ("c", "/o/2")] {
+        lines.extend(refers(name, to));
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let lower = lab.layer("l", MarkFormat::Overlay, &lines);
+    let words = format!("datadir+={}", lab.path("data").display());
+    let stack = lab.stack("a", &[lower]).words(&words);
+    let mounted = lab.mount_stack("a", &stack);
+    shell(
+        mounted.path(),
+        "cmp c d/b; chmod 640 d/a; mv d/a moved; setfattr -n user.x -v y plain",
+    );
+    let wanted = view(mounted.path());
+    mounted.unmount().expect("it unmounts");
+    let said = settle(&stack, &[]);
+    assert!(said.contains("/u-a: settled: "), "{said}");
+    // The kernel gets no data-only layer.
+    kernel_shows(&lab, "a", &stack, &wanted);
+    assert_sound(&stack);
+    let said = settle(&stack, &[]);
+    assert!(said.ends_with("was settled already\n"), "{said}");
+}
+
+/// A settle without the layer that has the data says so, and changes nothing.
+#[test]
+fn settling_without_the_data_only_layer_is_refused() {
+    let Some(lab) = Lab::new() else { return };
+    lab.layer("data", MarkFormat::Overlay, &["file one 5000"]);
+    let lines = [
+        "file a 644 3:4 1.5 5000 -",
+        "xattr a trusted.overlay.metacopy %",
+        "xattr a trusted.overlay.redirect /one",
+    ];
+    let lower = lab.layer("l", MarkFormat::Overlay, &lines);
+    let words = format!("datadir+={}", lab.path("data").display());
+    let stack = lab.stack("a", &[lower]).words(&words);
+    let mounted = lab.mount_stack("a", &stack);
+    shell(mounted.path(), "chmod 640 a");
+    mounted.unmount().expect("it unmounts");
+    let before = on_disk(&lab, "a");
+    let out = verb(&stack.clone().words(""), "settle", &[]);
+    assert_eq!(out.status.code(), Some(1));
+    let said = stderr(&out);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("no layer below has the file"), "{said}");
+    let lines = tree::differences(("before", &before), ("after", &on_disk(&lab, "a")));
+    assert!(lines.is_empty(), "{}", lines.join("\n"));
+    settle(&stack, &[]);
+}

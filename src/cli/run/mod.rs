@@ -7,7 +7,7 @@
 //!      └─ CMD          whatever CMD leaves running ends with `first`
 //! ```
 
-mod idmap;
+pub(super) mod idmap;
 mod inside;
 mod report;
 mod space;

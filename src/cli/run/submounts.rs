@@ -187,6 +187,7 @@ mod tests {
             fs_type: fs_type.into(),
             source: "x".into(),
             owner: None,
+            fs_options: String::new(),
         }
     }
 

@@ -54,7 +54,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         io: settings.io,
         owners: OwnerView::OverflowIsRoot,
         respect_mounts: true,
-        volatile: settings.volatile,
+        durability: settings.durability,
         index: settings.index,
         redirects: settings.redirects,
         metacopy: settings.spares_data(),

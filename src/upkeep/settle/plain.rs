@@ -103,10 +103,7 @@ impl Plain<'_> {
         name: &[u8],
         spaces: &[Space],
     ) -> Result<bool> {
-        for dir in dirs
-            .iter()
-            .filter(|dir| !dir.covered && !self.is_lowest(dir))
-        {
+        for dir in dirs.iter().filter(|dir| !dir.covered) {
             let fd = self.tree.layers.fds.lower(dir)?;
             for space in spaces {
                 if get(At::new(&*fd, name), keys(*space).metacopy)?.is_some() {

@@ -336,4 +336,39 @@ pub const OTHER_VERBS: &[Case] = &[
         "run --lower up/in --upper up -- true",
         "lower layer up/in: it lies inside the upper $D/up; put it outside of upper and work",
     ),
+    (
+        "bench missing",
+        "directory missing: no such file or directory; name a directory that can be written, on \
+         the filesystem to measure",
+    ),
+    (
+        "bench --only wlak",
+        "--only wlak: no workload is called so; see plyfs bench --list",
+    ),
+    (
+        "bench --scale 0",
+        "--scale 0: out of range; give 0.001 to 100",
+    ),
+    (
+        "bench --rounds 0",
+        "--rounds 0: out of range; give 1 to 1000",
+    ),
+    (
+        "bench --subject zfs",
+        "--subject zfs: no subject is called \"zfs\"; write [LABEL=]KIND[@PROGRAM][:WORDS], KIND \
+         being plyfs, overlay, fuse-overlayfs or bare",
+    ),
+    (
+        "bench --rootfs missing",
+        "--rootfs missing: no such file or directory; name the directory of a root filesystem",
+    ),
+    (
+        "bench --json missing/file",
+        "--json missing/file: no such file or directory; name a file that can be written",
+    ),
+    (
+        "bench --from file",
+        "--from file: no report: EOF while parsing a value at line 1 column 0; name a file that \
+         plyfs bench --json has written",
+    ),
 ];
