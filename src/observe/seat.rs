@@ -109,10 +109,12 @@ impl Place {
                 name: Box::default(),
                 at: now,
             });
-        match &mut self.command {
-            Some(new) if new.read(now) => new.name.clone(),
-            _ => Box::default(),
+        if let Some(new) = &mut self.command
+            && new.read(now)
+        {
+            return new.name.clone();
         }
+        Box::default()
     }
 }
 
