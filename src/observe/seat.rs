@@ -91,15 +91,15 @@ impl Place {
     /// The command of `pid` at this moment; empty where nobody can tell. A process that
     /// waits for its answer is there.
     fn command(&mut self, pid: u32) -> Box<[u8]> {
+        if pid == 0 {
+            return Box::default();
+        }
         let now = Instant::now();
-        match &mut self.command {
-            _ if pid == 0 => return Box::default(),
-            Some(known) if known.pid == pid => {
-                if now.saturating_duration_since(known.at) < SAME_COMMAND || known.read(now) {
-                    return known.name.clone();
-                }
-            }
-            _ => {}
+        let known = self.command.as_mut().filter(|known| known.pid == pid);
+        if let Some(known) = known
+            && (now.saturating_duration_since(known.at) < SAME_COMMAND || known.read(now))
+        {
+            return known.name.clone();
         }
         self.command = File::open(format!("/proc/{pid}/comm"))
             .ok()
