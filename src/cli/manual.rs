@@ -207,7 +207,7 @@ mod tests {
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
         }
-        let bench = String::from_utf8_lossy(&pages[6].1).replace("\\-", "-");
+        let bench = String::from_utf8_lossy(&pages[8].1).replace("\\-", "-");
         for workload in workloads::all(&Sizes::new(1.0)) {
             assert!(bench.contains(&workload.name), "{}", workload.name);
         }
