@@ -148,8 +148,10 @@ pub fn copying() -> Copying {
 /// redirect leads to `target`.
 pub fn marked(mark: Mark, path: impl FnOnce() -> Option<Vec<u8>>, target: Option<&[u8]>) {
     seat::with_shard(|shard| shard.mark(mark));
-    let target = target.map(cut);
-    seat::tell(|_| (What::Mark { mark, target }, path()));
+    seat::tell(|_| {
+        let target = target.map(|target| cut(target.to_vec()));
+        (What::Mark { mark, target }, path())
+    });
 }
 
 /// The type of a file of `mode`, as users read it.
@@ -166,6 +168,7 @@ pub fn type_name(mode: u32) -> &'static str {
     }
 }
 
-fn cut(bytes: &[u8]) -> Box<[u8]> {
-    bytes.get(..PATH_MAX).unwrap_or(bytes).into()
+fn cut(mut bytes: Vec<u8>) -> Box<[u8]> {
+    bytes.truncate(PATH_MAX);
+    bytes.into()
 }

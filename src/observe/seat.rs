@@ -9,7 +9,7 @@ use std::fs::File;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The request that a thread serves.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +39,14 @@ struct Command {
     pid: u32,
     /// `/proc/PID/comm`, open: so it costs one call to read it again.
     file: File,
-    name: Box<[u8]>,
-    /// When it was read.
-    at: Instant,
+    name: Arc<[u8]>,
+    /// When it was read, in ticks.
+    at: u64,
 }
 
 /// A process does not become another program, and that one does not get to its first change
 /// of a file, in less time.
-const SAME_COMMAND: Duration = Duration::from_micros(100);
+const SAME_COMMAND: Duration = Duration::from_micros(200);
 
 pub(super) struct Seat {
     place: RefCell<Place>,
@@ -90,37 +90,35 @@ impl Place {
 
     /// The command of `pid` at this moment; empty where nobody can tell. A process that
     /// waits for its answer is there.
-    fn command(&mut self, pid: u32) -> Box<[u8]> {
-        if pid == 0 {
-            return Box::default();
-        }
-        let now = Instant::now();
+    fn command(&mut self, pid: u32) -> Arc<[u8]> {
+        let Some(clock) = self.clock.filter(|_| pid != 0) else {
+            return Arc::default();
+        };
         let known = self.command.as_mut().filter(|known| known.pid == pid);
         if let Some(known) = known
-            && (now.saturating_duration_since(known.at) < SAME_COMMAND || known.read(now))
+            && (clock.elapsed(known.at) < SAME_COMMAND || known.read(clock))
         {
             return known.name.clone();
         }
-        self.command = File::open(format!("/proc/{pid}/comm"))
-            .ok()
-            .map(|file| Command {
-                pid,
-                file,
-                name: Box::default(),
-                at: now,
-            });
+        let file = File::open(format!("/proc/{pid}/comm"));
+        self.command = file.ok().map(|file| Command {
+            pid,
+            file,
+            name: Arc::default(),
+            at: 0,
+        });
         if let Some(new) = &mut self.command
-            && new.read(now)
+            && new.read(clock)
         {
             return new.name.clone();
         }
-        Box::default()
+        Arc::default()
     }
 }
 
 impl Command {
     /// Reads it again; false where the process is gone.
-    fn read(&mut self, now: Instant) -> bool {
+    fn read(&mut self, clock: Clock) -> bool {
         let mut room = [0; 64];
         let Ok(len) = self.file.read_at(&mut room, 0) else {
             return false;
@@ -130,7 +128,7 @@ impl Command {
         if *self.name != *name {
             self.name = name.into();
         }
-        self.at = now;
+        self.at = (clock.now)();
         true
     }
 }
@@ -262,7 +260,7 @@ pub(super) fn tell(what: impl FnOnce(&Doing) -> (What, Option<Vec<u8>>)) {
             number: 0,
             time: SystemTime::now(),
             what,
-            path: path.as_deref().map(cut),
+            path: path.map(cut),
             cause: doing.cause,
             pid: doing.pid,
             command,
