@@ -186,6 +186,9 @@ pub fn connect(minor: u32) -> io::Result<Option<UnixStream>> {
     let mut places: Vec<_> = own_places().into_iter().map(|path| (path, own)).collect();
     if own == 0 {
         places.extend(everyones_places());
+    } else {
+        // The daemon may know its runtime directory though this process does not.
+        places.push((format!("/run/user/{own}/plyfs").into(), own));
     }
     for (path, owner) in places {
         let Ok(dir) = Directory::open(&path, owner) else {
