@@ -309,16 +309,20 @@ mod tests {
                 "plyfs-bench.1"
             ]
         );
-        let events = pages.iter().find(|(name, _)| name == "plyfs-events.1");
-        let events = String::from_utf8_lossy(&events.expect("a page").1);
+        let page = |name: &str| {
+            let found = pages.iter().find(|(page, _)| page == name);
+            let (_, text) = found.expect("there is such a page");
+            String::from_utf8_lossy(text).replace("\\-", "-")
+        };
+        let mount = page("plyfs-mount.1");
+        let events = page("plyfs-events.1");
         for mark in crate::observe::Mark::ALL {
             assert!(events.contains(mark.name()), "{}", mark.name());
         }
-        let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
         }
-        let bench = String::from_utf8_lossy(&pages[8].1).replace("\\-", "-");
+        let bench = page("plyfs-bench.1");
         for workload in workloads::all(&Sizes::new(1.0)) {
             assert!(bench.contains(&workload.name), "{}", workload.name);
         }
