@@ -76,12 +76,118 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
             options_section().to_writer(&mut page)?;
             file_section().to_writer(&mut page)?;
         }
+        if verb.get_name() == "stat" {
+            table_section("FIGURES", &FIGURES).to_writer(&mut page)?;
+        }
+        if verb.get_name() == "events" {
+            table_section("FIELDS", &FIELDS).to_writer(&mut page)?;
+            table_section("EVENTS", &EVENTS).to_writer(&mut page)?;
+        }
         if verb.get_name() == "bench" {
             workloads_section().to_writer(&mut page)?;
         }
         pages.push((format!("{name}.1"), page));
     }
     Ok(pages)
+}
+
+/// What `plyfs stat` tells.
+const FIGURES: [(&str, &str); 8] = [
+    (
+        "requests",
+        "By kind: how many were answered, how many of those with an error, and the time from \
+         their arrival to the answer (mean, quantiles, longest). What the kernel answers from its \
+         caches is no request.",
+    ),
+    (
+        "caches",
+        "How often each was asked, and had what was wanted: absent names that a known listing \
+         tells, listings, descriptors of directories and of files.",
+    ),
+    (
+        "copyups",
+        "By cause: of metadata alone (and of directories), of the data that follows later, of \
+         whole files; those that failed; bytes and time.",
+    ),
+    (
+        "marks",
+        "Whiteouts, opaque marks and redirects that were written; whiteouts that went; lower \
+         files that were covered by a rename.",
+    ),
+    ("events", "How many were written, dropped, and are kept."),
+    ("nodes", "The files that the kernel knows."),
+    (
+        "descriptors",
+        "Open ones of the daemon, and how many there may be.",
+    ),
+    (
+        "memory",
+        "Resident now and at most; for each node, what the daemon has grown by.",
+    ),
+];
+
+/// The fields of a line of `plyfs events`.
+const FIELDS: [(&str, &str); 8] = [
+    ("number, time", "From 1; seconds since 1970."),
+    ("event", "See below."),
+    (
+        "part, type",
+        "Of a copy-up: meta, data or whole; the type of the file.",
+    ),
+    (
+        "path, target",
+        "From the root of the union; where a redirect leads. Bytes that are not UTF-8 are \
+         replaced, and path_hex or target_hex has them all in hexadecimal.",
+    ),
+    (
+        "cause",
+        "What was done: write, mmap, truncate, chmod, chown, utimens, setxattr, link, rename, \
+         unlink, create and so on.",
+    ),
+    (
+        "pid, command",
+        "The thread that did it, and its name; null where nobody knows.",
+    ),
+    (
+        "bytes, reflink",
+        "Data that was copied, or is shared with the lower file.",
+    ),
+    ("microseconds", "How long the copy-up took."),
+];
+
+/// The events.
+const EVENTS: [(&str, &str); 7] = [
+    ("copyup", "Something of a lower layer came to the upper."),
+    ("whiteout", "A name is hidden."),
+    (
+        "whiteout_gone",
+        "Something new took the place of a whiteout.",
+    ),
+    (
+        "covered",
+        "What was moved there hides a lower file, of which nothing was copied.",
+    ),
+    ("opaque", "A directory hides what is below it."),
+    (
+        "redirect",
+        "A directory or file notes where its lower content lies.",
+    ),
+    (
+        "lost",
+        "So many events (count) came and went before they were asked for.",
+    ),
+];
+
+/// A section of words and what they mean.
+fn table_section(title: &str, rows: &[(&str, &str)]) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", [title]);
+    for (word, meaning) in rows {
+        roff.control("TP", []);
+        roff.text([bold(*word)]);
+        roff.text([roman(*meaning)]);
+    }
+    roff
 }
 
 /// What a word does, in a few words.
@@ -209,6 +315,10 @@ mod tests {
             String::from_utf8_lossy(text).replace("\\-", "-")
         };
         let mount = page("plyfs-mount.1");
+        let events = page("plyfs-events.1");
+        for mark in crate::observe::Mark::ALL {
+            assert!(events.contains(mark.name()), "{}", mark.name());
+        }
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
         }

@@ -5,13 +5,16 @@
 //! | anybody with a runtime directory of their own, mode 0700 | `$XDG_RUNTIME_DIR/plyfs` |
 //! | root | `/run/plyfs` |
 //! | else | `/tmp/plyfs-UID` |
+//! | where that is in a union too, as within `plyfs run` | `/dev/shm/plyfs-UID` |
 //!
+//! A union shows the sockets of daemons outside, which cannot be reached from inside, and what
+//! is done to them there would be a change like any other: no place is in a FUSE filesystem.
 //! The directory is opened once, without following a symlink, and looked at; whatever is
 //! done there goes through its descriptor.
 
 use crate::error::plain;
 use crate::sys::creds::effective_ids;
-use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat, open_path, stat};
+use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat, open_path, stat, statfs};
 use crate::sys::path::At;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
@@ -74,14 +77,36 @@ fn own_places() -> Vec<PathBuf> {
     if effective_ids().0 == 0 {
         places.push("/run/plyfs".into());
     }
-    places.push(format!("/tmp/plyfs-{}", outer_uid()).into());
+    for dir in ["/tmp", "/dev/shm"] {
+        places.push(format!("{dir}/plyfs-{}", outer_uid()).into());
+    }
     places
+}
+
+/// Refuses a file of a FUSE filesystem.
+fn not_in_fuse(fd: &OwnedFd) -> io::Result<()> {
+    const FUSE: i64 = 0x6573_5546;
+    match statfs(fd)?.magic {
+        FUSE => Err(io::Error::other("it is in a FUSE filesystem")),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the directory at `path`, if there is none.
+fn make(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    not_in_fuse(&open_path(parent, O_PATH | O_DIRECTORY)?)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
 }
 
 impl Directory {
     /// Opens the directory at `path`, which must be `owner`'s alone.
     fn open(path: &Path, owner: u32) -> io::Result<Directory> {
         let (fd, found) = look(path)?;
+        not_in_fuse(&fd)?;
         if !is_private(&found, owner) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -101,11 +126,7 @@ impl Directory {
     pub fn own() -> io::Result<Directory> {
         let mut reasons = Vec::new();
         for path in own_places() {
-            let made = DirBuilder::new().mode(0o700).create(&path);
-            let opened = match made {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-                _ => Directory::open(&path, effective_ids().0),
-            };
+            let opened = make(&path).and_then(|()| Directory::open(&path, effective_ids().0));
             match opened {
                 Ok(dir) => return Ok(dir),
                 Err(e) => reasons.push(format!("{}: {}", path.display(), plain(&e))),
@@ -137,12 +158,21 @@ fn everyones_places() -> Vec<(PathBuf, u32)> {
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
                 let uid = name.strip_prefix(prefix)?.parse().ok()?;
-                Some((entry.path().join(below), uid))
+                // No slash at the end, which would follow a symlink.
+                let path = entry.path();
+                let path = if below.is_empty() {
+                    path
+                } else {
+                    path.join(below)
+                };
+                Some((path, uid))
             })
             .collect()
     };
     let mut places = numbered("/run/user", "", "plyfs");
-    places.extend(numbered("/tmp", "plyfs-", ""));
+    for dir in ["/tmp", "/dev/shm"] {
+        places.extend(numbered(dir, "plyfs-", ""));
+    }
     places
 }
 
@@ -156,6 +186,9 @@ pub fn connect(minor: u32) -> io::Result<Option<UnixStream>> {
     let mut places: Vec<_> = own_places().into_iter().map(|path| (path, own)).collect();
     if own == 0 {
         places.extend(everyones_places());
+    } else {
+        // The daemon may know its runtime directory though this process does not.
+        places.push((format!("/run/user/{own}/plyfs").into(), own));
     }
     for (path, owner) in places {
         let Ok(dir) = Directory::open(&path, owner) else {

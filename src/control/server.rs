@@ -7,7 +7,6 @@ use crate::observe::event::lost_json;
 use crate::observe::prometheus;
 use crate::observe::ring::Cursor;
 use crate::sys::creds::effective_ids;
-use crate::sys::fs::statfs;
 use crate::sys::socket::{peer_uid, shut_down};
 use parking_lot::{Condvar, Mutex};
 use std::fs::Permissions;
@@ -59,13 +58,8 @@ pub struct Server {
 }
 
 /// Removes sockets that nobody listens on any more. A socket has its name only once it
-/// listens, so one that refuses belongs to a daemon that was killed; but not in a union (of
-/// `plyfs run`), which shows the sockets of daemons outside that cannot be reached from here.
+/// listens, so one that refuses belongs to a daemon that was killed.
 fn sweep(dir: &Directory) -> io::Result<()> {
-    const FUSE: i64 = 0x6573_5546;
-    if statfs(&dir.fd)?.magic == FUSE {
-        return Ok(());
-    }
     let mut names = dir.names()?;
     let start = std::process::id() as usize % names.len().max(1);
     names.rotate_left(start);

@@ -6,7 +6,7 @@ use crate::config::plan::MountPlan;
 use crate::control::Control;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
-use crate::observe::Observer;
+use crate::observe::{Clock, Observer};
 use crate::sys::memory::keep_little;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
@@ -54,6 +54,11 @@ fn broken(plan: &MountPlan, cause: impl std::fmt::Display) -> MountError {
     )
 }
 
+fn observer() -> Arc<Observer> {
+    let fast = crate::sys::clock::fast().map(|(now, scale)| Clock { now, scale });
+    Arc::new(Observer::new(fast.unwrap_or_default()))
+}
+
 impl Session {
     /// Opens the layers of `plan`, mounts the union and starts to serve it.
     ///
@@ -70,7 +75,7 @@ impl Session {
             SessionACL::All
         };
         config.acl = acl;
-        let observer = plan.observe.on.then(Arc::<Observer>::default);
+        let observer = plan.observe.on.then(observer);
         let adapter = Adapter::new(Arc::clone(&union), plan, observer.clone());
         let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {

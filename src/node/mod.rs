@@ -45,22 +45,30 @@ impl Place {
     /// The way there from the root of the union, `.` for the root itself; `None` where no
     /// name is known.
     pub fn path(&self) -> Option<Vec<u8>> {
-        let mut names = Vec::new();
-        let mut place = self.clone();
-        while let Place::Named(parent, name) = place {
-            names.push(name);
-            place = parent.place();
+        // From its end, for that is where the way begins.
+        let mut path = Vec::with_capacity(128);
+        let mut dir = match self {
+            Place::Root => return Some(b".".to_vec()),
+            Place::Named(parent, name) => {
+                path.extend(name.iter().rev());
+                parent.clone()
+            }
+            Place::Indexed(_) | Place::Held(_) | Place::Gone => return None,
+        };
+        loop {
+            let above = match &*dir.place.read() {
+                Place::Root => break,
+                Place::Named(parent, name) => {
+                    path.push(b'/');
+                    path.extend(name.iter().rev());
+                    parent.clone()
+                }
+                Place::Indexed(_) | Place::Held(_) | Place::Gone => return None,
+            };
+            dir = above;
         }
-        if !matches!(place, Place::Root) {
-            return None;
-        }
-        names.reverse();
-        let path = names.iter().map(|name| &**name).collect::<Vec<_>>();
-        Some(if path.is_empty() {
-            b".".to_vec()
-        } else {
-            path.join(&b'/')
-        })
+        path.reverse();
+        Some(path)
     }
 }
 

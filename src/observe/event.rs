@@ -2,6 +2,7 @@
 
 use super::words::{Cause, Mark, Part};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What happened.
@@ -45,7 +46,7 @@ pub struct Event {
     /// Who: the thread that the kernel names, 0 where it names none.
     pub pid: u32,
     /// Its command; empty where nobody can tell.
-    pub command: Box<[u8]>,
+    pub command: Arc<[u8]>,
 }
 
 /// A name for JSON: bytes that are not UTF-8 are replaced, and given in hexadecimal too.

@@ -22,17 +22,48 @@ pub use words::{Cache, Cause, Kind, Mark, Part};
 use event::What;
 use ring::Ring;
 use shard::{Shards, Sums};
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How many events are kept.
 const EVENTS: usize = 8192;
 /// Longer paths than the kernel itself takes in one call are cut.
 const PATH_MAX: usize = 4096;
 
+/// What durations are measured with.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Its ticks so far.
+    pub now: fn() -> u64,
+    /// How many nanoseconds 2^32 ticks take.
+    pub scale: u64,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        fn nanos() -> u64 {
+            static START: OnceLock<Instant> = OnceLock::new();
+            START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+        }
+        Clock {
+            now: nanos,
+            scale: 1 << 32,
+        }
+    }
+}
+
+impl Clock {
+    /// How long it is since `since`.
+    fn elapsed(&self, since: u64) -> Duration {
+        let ticks = u128::from((self.now)().saturating_sub(since));
+        Duration::from_nanos(((ticks * u128::from(self.scale)) >> 32) as u64)
+    }
+}
+
 /// All that is known of one mount's doings.
 #[derive(Debug)]
 pub struct Observer {
+    clock: Clock,
     shards: Shards,
     /// The last events.
     pub events: Ring,
@@ -42,15 +73,21 @@ pub struct Observer {
 
 impl Default for Observer {
     fn default() -> Observer {
+        Observer::new(Clock::default())
+    }
+}
+
+impl Observer {
+    /// One that has seen nothing yet, and measures by `clock`.
+    pub fn new(clock: Clock) -> Observer {
         Observer {
+            clock,
             shards: Shards::default(),
             events: Ring::new(EVENTS),
             since: Instant::now(),
         }
     }
-}
 
-impl Observer {
     /// What was counted so far.
     pub fn sums(&self) -> Sums {
         self.shards.sums()
@@ -111,8 +148,10 @@ pub fn copying() -> Copying {
 /// redirect leads to `target`.
 pub fn marked(mark: Mark, path: impl FnOnce() -> Option<Vec<u8>>, target: Option<&[u8]>) {
     seat::with_shard(|shard| shard.mark(mark));
-    let target = target.map(cut);
-    seat::tell(|_| (What::Mark { mark, target }, path()));
+    seat::tell(|_| {
+        let target = target.map(|target| cut(target.to_vec()));
+        (What::Mark { mark, target }, path())
+    });
 }
 
 /// The type of a file of `mode`, as users read it.
@@ -129,6 +168,7 @@ pub fn type_name(mode: u32) -> &'static str {
     }
 }
 
-fn cut(bytes: &[u8]) -> Box<[u8]> {
-    bytes.get(..PATH_MAX).unwrap_or(bytes).into()
+fn cut(mut bytes: Vec<u8>) -> Box<[u8]> {
+    bytes.truncate(PATH_MAX);
+    bytes.into()
 }

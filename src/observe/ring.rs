@@ -149,7 +149,7 @@ mod tests {
             path: None,
             cause: Cause::Unlink,
             pid,
-            command: Box::default(),
+            command: Arc::default(),
         }
     }
 

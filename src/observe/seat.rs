@@ -3,13 +3,13 @@
 use super::event::{Event, What};
 use super::shard::Shard;
 use super::words::{Cause, Kind, Part};
-use super::{Observer, SystemTime, cut, type_name};
+use super::{Clock, Observer, SystemTime, cut, type_name};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 /// The request that a thread serves.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,8 @@ pub(super) struct Doing {
     kind: Kind,
     pub(super) cause: Cause,
     pid: u32,
-    since: Instant,
+    /// When it came, in ticks of the observer's clock.
+    since: u64,
     pub(super) failed: bool,
     /// Of the copy-up under way.
     pub(super) bytes: u64,
@@ -29,9 +30,23 @@ pub(super) struct Doing {
 pub(super) struct Place {
     observer: Option<Arc<Observer>>,
     shard: Option<Arc<Shard>>,
-    /// The command of the last process that was asked for: `/proc/PID/comm`, open.
-    command: Option<(u32, File)>,
+    clock: Option<Clock>,
+    command: Option<Command>,
 }
+
+/// The command of the last process that was asked for.
+struct Command {
+    pid: u32,
+    /// `/proc/PID/comm`, open: so it costs one call to read it again.
+    file: File,
+    name: Arc<[u8]>,
+    /// When it was read, in ticks.
+    at: u64,
+}
+
+/// A process does not become another program, and that one does not get to its first change
+/// of a file, in less time.
+const SAME_COMMAND: Duration = Duration::from_micros(200);
 
 pub(super) struct Seat {
     place: RefCell<Place>,
@@ -41,7 +56,7 @@ pub(super) struct Seat {
 thread_local! {
     pub(super) static SEAT: Seat = const {
         Seat {
-            place: RefCell::new(Place { observer: None, shard: None, command: None }),
+            place: RefCell::new(Place { observer: None, shard: None, clock: None, command: None }),
             doing: Cell::new(None),
         }
     };
@@ -68,32 +83,53 @@ impl Place {
         if !sits.is_some_and(|own| Arc::ptr_eq(own, observer)) {
             self.leave();
             self.shard = Some(observer.shards.take());
+            self.clock = Some(observer.clock);
             self.observer = Some(observer.clone());
         }
     }
 
     /// The command of `pid` at this moment; empty where nobody can tell. A process that
-    /// waits for its answer is there, and the open file costs one call for each event.
-    fn command(&mut self, pid: u32) -> Box<[u8]> {
-        if pid == 0 {
-            return Box::default();
+    /// waits for its answer is there.
+    fn command(&mut self, pid: u32) -> Arc<[u8]> {
+        let Some(clock) = self.clock.filter(|_| pid != 0) else {
+            return Arc::default();
+        };
+        let known = self.command.as_mut().filter(|known| known.pid == pid);
+        if let Some(known) = known
+            && (clock.elapsed(known.at) < SAME_COMMAND || known.read(clock))
+        {
+            return known.name.clone();
         }
-        for again in [false, true] {
-            if again || self.command.as_ref().is_none_or(|(of, _)| *of != pid) {
-                let file = File::open(format!("/proc/{pid}/comm"));
-                self.command = file.ok().map(|file| (pid, file));
-            }
-            let mut room = [0; 64];
-            let read = self
-                .command
-                .as_ref()
-                .map(|(_, file)| file.read_at(&mut room, 0));
-            if let Some(Ok(len)) = read {
-                let name = room.get(..len).unwrap_or_default();
-                return name.strip_suffix(b"\n").unwrap_or(name).into();
-            }
+        let file = File::open(format!("/proc/{pid}/comm"));
+        self.command = file.ok().map(|file| Command {
+            pid,
+            file,
+            name: Arc::default(),
+            at: 0,
+        });
+        if let Some(new) = &mut self.command
+            && new.read(clock)
+        {
+            return new.name.clone();
         }
-        Box::default()
+        Arc::default()
+    }
+}
+
+impl Command {
+    /// Reads it again; false where the process is gone.
+    fn read(&mut self, clock: Clock) -> bool {
+        let mut room = [0; 64];
+        let Ok(len) = self.file.read_at(&mut room, 0) else {
+            return false;
+        };
+        let name = room.get(..len).unwrap_or_default();
+        let name = name.strip_suffix(b"\n").unwrap_or(name);
+        if *self.name != *name {
+            self.name = name.into();
+        }
+        self.at = (clock.now)();
+        true
     }
 }
 
@@ -144,7 +180,7 @@ pub(super) fn begin(observer: &Arc<Observer>, kind: Kind, pid: u32) -> Span {
         kind,
         cause: kind.cause(),
         pid,
-        since: Instant::now(),
+        since: (observer.clock.now)(),
         failed: false,
         bytes: 0,
         reflink: false,
@@ -176,8 +212,12 @@ impl Drop for Span {
         }
         // Where it was handed over, it ends elsewhere.
         if let Some(doing) = doing() {
-            let took = Some(doing.since.elapsed());
-            with_shard(|shard| shard.request(doing.kind, took, doing.failed));
+            on_place(|place| {
+                if let (Some(shard), Some(clock)) = (&place.shard, &place.clock) {
+                    let took = clock.elapsed(doing.since);
+                    shard.request(doing.kind, Some(took), doing.failed);
+                }
+            });
             set_doing(None);
         }
     }
@@ -220,7 +260,7 @@ pub(super) fn tell(what: impl FnOnce(&Doing) -> (What, Option<Vec<u8>>)) {
             number: 0,
             time: SystemTime::now(),
             what,
-            path: path.as_deref().map(cut),
+            path: path.map(cut),
             cause: doing.cause,
             pid: doing.pid,
             command,
@@ -231,24 +271,27 @@ pub(super) fn tell(what: impl FnOnce(&Doing) -> (What, Option<Vec<u8>>)) {
 /// A copy-up under way.
 #[derive(Debug)]
 pub struct Copying {
-    since: Option<Instant>,
+    /// In ticks, and the clock that they are of.
+    since: Option<(u64, Clock)>,
 }
 
 pub(super) fn copying() -> Copying {
     update(|doing| (doing.bytes, doing.reflink) = (0, false));
-    Copying {
-        since: doing().map(|_| Instant::now()),
+    let mut since = None;
+    if doing().is_some() {
+        on_place(|place| since = place.clock.map(|clock| ((clock.now)(), clock)));
     }
+    Copying { since }
 }
 
 impl Copying {
     /// It is published: `part` of a file of `mode`; its path is only asked for if somebody
     /// wants to know.
     pub fn done(mut self, part: Part, mode: u32, path: impl FnOnce() -> Option<Vec<u8>>) {
-        let Some(since) = self.since.take() else {
+        let Some((since, clock)) = self.since.take() else {
             return;
         };
-        let (took, kind) = (since.elapsed(), type_name(mode));
+        let (took, kind) = (clock.elapsed(since), type_name(mode));
         let part = if kind == "directory" {
             Part::Meta
         } else {
@@ -271,8 +314,8 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        if let (Some(since), Some(doing)) = (self.since, doing()) {
-            let took = since.elapsed();
+        if let (Some((since, clock)), Some(doing)) = (self.since, doing()) {
+            let took = clock.elapsed(since);
             with_shard(|shard| shard.copyup(doing.cause, None, 0, took));
         }
     }

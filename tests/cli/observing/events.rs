@@ -73,6 +73,29 @@ fn every_cause_is_told_by_its_name() {
 }
 
 #[test]
+fn hard_links_and_deep_paths_are_told_by_the_name_that_was_used() {
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    observed.shell("mkdir -p low/a/b/c; echo 12345 > low/a/b/c/one; ln low/a/b/c/one low/two");
+    observed.mount(&[]);
+    observed.shell("cd mnt; chmod 600 a/b/c/one; echo x >> two; cd a/b; mv c d; rm d/one");
+    let want = [
+        "meta directory a by chmod",
+        "meta directory a/b by chmod",
+        "meta directory a/b/c by chmod",
+        "meta file a/b/c/one by chmod",
+        // By which of its names the file is written, the kernel does not say.
+        "data file - by write",
+        "redirect a/b/d by rename",
+        "whiteout a/b/c by rename",
+        "whiteout a/b/d/one by unlink",
+    ];
+    assert_eq!(shorts(&observed.events()), want);
+    observed.unmount();
+}
+
+#[test]
 fn names_that_are_no_text_are_told_in_hexadecimal_too() {
     let Some(observed) = Observed::new() else {
         return;

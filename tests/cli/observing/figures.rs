@@ -38,6 +38,10 @@ fn requests_and_copy_ups_add_up_for_known_operations() {
         let open = sys::open(file.as_os_str().as_encoded_bytes(), libc::O_WRONLY, 0).expect("open");
         sys::pwrite(&open, b"y", 0).expect("write");
     }
+    // A request is counted when its answer is out, which its caller may be quicker to read.
+    await_that("the last write is counted", || {
+        observed.stat()["requests"]["write"]["count"] == 3
+    });
     let stat = observed.stat();
     let count = |kind: &str| stat["requests"][kind]["count"].as_u64().unwrap_or(0);
     let counts = [
@@ -114,6 +118,9 @@ fn the_tables_line_up_and_name_what_is_in_the_document() {
         return;
     };
     observed.shell("echo more >> mnt/one; rm mnt/two");
+    await_that("all is counted", || {
+        observed.stat()["requests"]["unlink"]["count"] == 1
+    });
     let out = observed.call(&["stat", "mnt"]);
     let text = stdout(&out);
     let row = |name: &str| {
