@@ -10,6 +10,7 @@ mod outside;
 mod power;
 mod recording;
 mod scenes;
+mod synced;
 mod workload;
 mod wrong;
 mod yard;
