@@ -16,20 +16,27 @@
 //! The map of the house, top to bottom; an arrow never points back up:
 //!
 //! ```text
-//! cli -> config, fuse, upkeep
-//! fuse, upkeep -> union -> copyup -> node -> layer -> merge, sys
+//! cli -> config, fuse, upkeep, bench
+//! bench -> sys
+//! fuse -> control
+//! fuse, control, upkeep -> union -> copyup -> node -> layer -> merge, sys
 //! ```
+//!
+//! `observe` is called from anywhere, and calls nobody.
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod copyup;
 pub mod error;
 pub mod fuse;
 pub mod layer;
 pub mod merge;
 pub mod node;
+pub mod observe;
 pub mod sys;
 pub mod union;
 pub mod upkeep;

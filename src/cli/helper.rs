@@ -36,7 +36,7 @@ Usage: plyfs [SOURCE] MNT -o lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,W
   --log-file FILE  write the log to this file
   -V, --version    print the version
 
-plyfs --help shows the verbs: mount, umount, run, check, settle.
+plyfs --help shows the verbs: mount, umount, run, stat, events, check, settle.
 ";
 
 fn needs_value(name: &str, example: &str) -> MountError {

@@ -1,6 +1,8 @@
 //! Man pages and shell completions, made from the grammar of the command line.
 
 use super::args::{Cli, CompletionsArgs, ManArgs};
+use crate::bench::data::Sizes;
+use crate::bench::workloads;
 use crate::config::options::{Effect, Takes, WORDS};
 use crate::error::MountError;
 use crate::error::plain;
@@ -74,6 +76,9 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
             options_section().to_writer(&mut page)?;
             file_section().to_writer(&mut page)?;
         }
+        if verb.get_name() == "bench" {
+            workloads_section().to_writer(&mut page)?;
+        }
         pages.push((format!("{name}.1"), page));
     }
     Ok(pages)
@@ -119,6 +124,9 @@ fn meaning(effect: Effect) -> &'static str {
         }
         Effect::MaxWrite => "The largest write request, bytes.",
         Effect::Threads => "How many threads serve requests; 2.",
+        Effect::Observe => "Whether the mount counts what it does, for plyfs stat and events; on.",
+        Effect::Metrics => "A file that the figures are written to, as Prometheus reads them.",
+        Effect::MetricsInterval => "How often that is written, seconds; 15, and at the end.",
         Effect::Flag(_) => "As for mount(8) and fuse(4).",
         Effect::FsName => "The source's name in /proc/mounts.",
         Effect::Subtype => "What follows \"fuse.\" in /proc/mounts.",
@@ -162,6 +170,17 @@ fn file_section() -> Roff {
     roff
 }
 
+fn workloads_section() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["WORKLOADS"]);
+    for workload in workloads::all(&Sizes::new(1.0)) {
+        roff.control("TP", []);
+        roff.text([bold(workload.name)]);
+        roff.text([roman(workload.title)]);
+    }
+    roff
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,13 +196,20 @@ mod tests {
                 "plyfs-mount.1",
                 "plyfs-umount.1",
                 "plyfs-run.1",
+                "plyfs-stat.1",
+                "plyfs-events.1",
                 "plyfs-check.1",
-                "plyfs-settle.1"
+                "plyfs-settle.1",
+                "plyfs-bench.1"
             ]
         );
         let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
+        }
+        let bench = String::from_utf8_lossy(&pages[8].1).replace("\\-", "-");
+        for workload in workloads::all(&Sizes::new(1.0)) {
+            assert!(bench.contains(&workload.name), "{}", workload.name);
         }
     }
 }

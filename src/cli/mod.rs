@@ -1,12 +1,14 @@
 //! The verbs, one file each, and the form that mount(8) and container engines use.
 
 pub mod args;
+pub mod bench;
 pub mod changes;
 pub mod check;
 pub mod helper;
 pub mod logging;
 pub mod manual;
 pub mod mount;
+pub mod observing;
 pub mod preflight;
 pub mod run;
 pub mod settle;
@@ -43,8 +45,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Verb::Mount(args) => mount::run(args),
         Verb::Umount(args) => umount::run(&args),
         Verb::Run(args) => run::run(args),
+        Verb::Stat(args) => observing::stat::run(&args),
+        Verb::Events(args) => observing::events::run(&args),
         Verb::Check(args) => return check::run(args),
         Verb::Settle(args) => settle::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Man(args) => manual::man(&args).map(|()| ExitCode::SUCCESS),
         Verb::Completions(args) => manual::completions(&args).map(|()| ExitCode::SUCCESS),
     })
@@ -57,7 +62,10 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
         return None;
     }
     let first = args.get(1)?.to_string_lossy();
-    let near = nearest(&first, ["mount", "umount", "run", "check", "settle"])?;
+    let verbs = [
+        "mount", "umount", "run", "stat", "events", "check", "settle", "bench",
+    ];
+    let near = nearest(&first, verbs)?;
     Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 

@@ -30,6 +30,7 @@ pub fn run(args: MountArgs) -> Result<ExitCode, MountError> {
         })?;
     }
     request.mount_point = Some(args.mount_point);
+    request.observe.metrics = args.metrics.or(request.observe.metrics);
     logging::start(log_file.as_deref(), request.debug)?;
     mount(request, foreground)
 }
@@ -144,6 +145,7 @@ fn make_absolute(request: &mut Request) -> Result<(), MountError> {
         &mut request.mount_point,
         &mut request.upper,
         &mut request.work,
+        &mut request.observe.metrics,
     ];
     let paths = named
         .into_iter()

@@ -163,6 +163,12 @@ pub enum Effect {
     MaxWrite,
     /// Serving threads.
     Threads,
+    /// Whether anything is counted.
+    Observe,
+    /// A file for the figures.
+    Metrics,
+    /// How often that is written.
+    MetricsInterval,
     /// A flag of the mount.
     Flag(Flag),
     /// The source's name.
@@ -209,8 +215,8 @@ pub type Known = (&'static str, Takes, Effect);
 pub const WORDS: &[Known] = {
     use Effect::{
         CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
-        Marks, MaxWrite, Metacopy, NoEffect, Redirect, Subtype, Threads, Timeout, Upper, UserXattr,
-        Volatile, Work,
+        Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype,
+        Threads, Timeout, Upper, UserXattr, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -232,6 +238,9 @@ pub const WORDS: &[Known] = {
         ("volatile", Nothing, Volatile),
         ("max_write", Value("BYTES"), MaxWrite),
         ("threads", Value("NUMBER"), Threads),
+        ("observe", Value("on|off"), Observe),
+        ("metrics", Value("FILE"), Metrics),
+        ("metrics_interval", Value("SECONDS"), MetricsInterval),
         ("ro", Nothing, Effect::Flag(ReadOnly(true))),
         ("rw", Nothing, Effect::Flag(ReadOnly(false))),
         ("suid", Nothing, Effect::Flag(Suid(true))),

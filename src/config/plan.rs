@@ -107,6 +107,28 @@ pub enum CacheTimeout {
     Seconds(f64),
 }
 
+/// What is counted and told of a mount (`observe=`, `metrics=`, `metrics_interval=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// Requests, copy-ups and the rest are counted, and told on the control socket. On by
+    /// default: it costs less than can be measured, and what went wrong can be seen afterwards.
+    pub on: bool,
+    /// The figures are written to this file, as Prometheus reads them.
+    pub metrics: Option<PathBuf>,
+    /// How often, seconds.
+    pub interval: u32,
+}
+
+impl Default for Observe {
+    fn default() -> Observe {
+        Observe {
+            on: true,
+            metrics: None,
+            interval: 15,
+        }
+    }
+}
+
 /// How file owners that the daemon cannot name are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnerView {
@@ -199,6 +221,8 @@ pub struct MountPlan {
     pub max_write: Option<u32>,
     /// Threads that serve requests; `None` for the default.
     pub threads: Option<usize>,
+    /// What is counted and told.
+    pub observe: Observe,
     /// Flags of the mount.
     pub flags: MountFlags,
 }
@@ -224,6 +248,7 @@ impl MountPlan {
             metacopy: true,
             max_write: None,
             threads: None,
+            observe: Observe::default(),
             flags: MountFlags::default(),
         }
     }

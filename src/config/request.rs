@@ -2,7 +2,7 @@
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
 use super::plan::{
-    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Redirects, XattrSpace,
+    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, XattrSpace,
 };
 use crate::error::MountError;
 use std::ffi::OsStr;
@@ -45,6 +45,8 @@ pub struct Request {
     pub max_write: Option<u32>,
     /// Serving threads.
     pub threads: Option<usize>,
+    /// What is counted and told.
+    pub observe: Observe,
     /// Flags of the mount; `allow_other` is settled when the request is checked.
     pub flags: MountFlags,
     /// Everything is to be logged.
@@ -74,6 +76,7 @@ impl Default for Request {
             metacopy: None,
             max_write: None,
             threads: None,
+            observe: Observe::default(),
             flags: MountFlags::default(),
             debug: false,
             lowers_required: false,
@@ -248,6 +251,13 @@ impl Request {
                 self.max_write = Some(number(word, &text, 4096, 16 * 1024 * 1024)?);
             }
             Effect::Threads => self.threads = Some(number(word, &text, 1, 64)?),
+            Effect::Observe => {
+                self.observe.on = choice(word, &text, &[("on", true), ("off", false)])?;
+            }
+            Effect::Metrics => self.observe.metrics = a_file(word, value.into())?,
+            Effect::MetricsInterval => {
+                self.observe.interval = number(word, &text, 1, 86_400)?;
+            }
             Effect::Flag(flag) => self.set_flag(flag),
             Effect::FsName => self.flags.fsname = plain_name(word, &text)?,
             Effect::Subtype => self.flags.subtype = plain_name(word, &text)?,
@@ -297,6 +307,14 @@ fn not_empty(word: &Word, path: PathBuf) -> Result<Option<PathBuf>, MountError> 
             "names no directory",
             format_args!("write {}=DIR", word.name),
         ));
+    }
+    Ok(Some(path))
+}
+
+fn a_file(word: &Word, path: PathBuf) -> Result<Option<PathBuf>, MountError> {
+    if path.file_name().is_none() {
+        let remedy = format_args!("write {}=FILE", word.name).to_string();
+        return Err(refuse(word, "names no file", remedy));
     }
     Ok(Some(path))
 }
@@ -425,6 +443,14 @@ debug,diratime"#
             (
                 "marks=x",
                 "option marks=x: no such value; use one of: auto, overlay, files",
+            ),
+            (
+                "observe=yes",
+                "option observe=yes: no such value; use one of: on, off",
+            ),
+            (
+                "metrics=/",
+                "option metrics=/: names no file; write metrics=FILE",
             ),
             (
                 "durability=strct",

@@ -7,6 +7,7 @@ use crate::error::{Result, SysError, best_effort};
 use crate::layer::scratch::Scratch;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
+use crate::observe::{self, Part};
 use crate::sys::fs::{self, O_NONBLOCK, O_RDONLY, O_RDWR, SetTime, Stat};
 use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 use crate::sys::path::At;
@@ -27,6 +28,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     let (Some(upper), Some(below)) = (stack.upper, &stack.data) else {
         return Ok(());
     };
+    let observed = observe::copying();
     let upper_layer = tree.upper_layer()?;
     let (layer, from) = tree.open_below(below, O_RDONLY | O_NONBLOCK)?;
     let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
@@ -76,6 +78,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     node.set_stack(Stack::upper_only(upper));
     node.set_on_disk(false);
     tree.files.forget(node.ino);
+    observed.done(Part::Data, node.kind, || node.place().path());
     Ok(())
 }
 

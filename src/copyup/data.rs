@@ -2,6 +2,7 @@
 
 use crate::error::{Errno, SysError};
 use crate::layer::Layer;
+use crate::observe;
 use crate::sys::fs::Stat;
 use crate::sys::io::{self, SEEK_DATA, SEEK_HOLE};
 use std::os::fd::OwnedFd;
@@ -28,7 +29,10 @@ pub fn copy(
     }
     if len == stat.size && layer.clones.get() != Some(false) {
         match io::clone_file(from, to) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                observe::cloned(len);
+                return Ok(());
+            }
             Err(_) => layer.clones.learn(false),
         }
     }
@@ -68,7 +72,10 @@ fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(),
         let want = (end - at).min(CHUNK) as usize;
         match io::copy_range(from, at, to, at, want) {
             Ok(0) => break,
-            Ok(n) => at += n as u64,
+            Ok(n) => {
+                at += n as u64;
+                observe::moved(n as u64);
+            }
             Err(e)
                 if matches!(
                     e.errno,
@@ -93,6 +100,7 @@ fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(),
         if got == 0 {
             break;
         }
+        observe::moved(got as u64);
         let mut rest = room.get(..got).unwrap_or_default();
         while !rest.is_empty() {
             let put = io::write_full(to, rest, at)?;

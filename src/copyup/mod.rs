@@ -15,6 +15,7 @@ use crate::layer::scratch::Scratch;
 use crate::layer::{Layer, Look};
 use crate::merge::name::Name;
 use crate::node::{Node, Place, Tree};
+use crate::observe::{self, Part};
 use crate::sys::fs::{
     self, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
     S_IFREG,
@@ -37,6 +38,14 @@ pub enum Need {
 }
 
 impl Need {
+    /// What is copied where this is.
+    fn part(self) -> Part {
+        match self {
+            Need::Meta => Part::Meta,
+            Need::All | Need::Bytes(_) => Part::Whole,
+        }
+    }
+
     /// Whether `node` has what is needed.
     pub fn is_met(self, node: &Node) -> bool {
         let stack = node.stack();
@@ -143,6 +152,7 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         // It was moved meanwhile; the caller climbs again.
         return Ok(());
     }
+    let observed = observe::copying();
     let (layer, door) = tree.door(node)?;
     let look = layer.look(door.at())?;
     let spared =
@@ -165,6 +175,7 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         scratch.discard(&job.temp);
         return done;
     }
+    observed.done(job.need.part(), node.kind, || place.path());
     match &place {
         Place::Named(parent, _) => settings.persist_names(upper, [&*tree.upper_dir(parent)?]),
         _ => Ok(()),

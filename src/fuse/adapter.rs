@@ -10,6 +10,7 @@ use super::backing::{Backings, Served};
 use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
+use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::Caller;
 use crate::sys::fs::O_TRUNC;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
@@ -50,13 +51,16 @@ pub struct Adapter {
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
     copyup: CopyUpAt,
+    /// Counts what is served, unless that is switched off.
+    observer: Option<Arc<Observer>>,
     /// Of `io=passthrough`.
     backings: Option<Arc<Backings>>,
 }
 
 impl Adapter {
-    /// An adapter over `union`, with the caching of `plan`.
-    pub fn new(union: Arc<Union>, plan: &MountPlan) -> Adapter {
+    /// An adapter over `union`, with the caching of `plan`; what it does is counted by
+    /// `observer`.
+    pub fn new(union: Arc<Union>, plan: &MountPlan, observer: Option<Arc<Observer>>) -> Adapter {
         Adapter {
             union,
             ttl: match plan.timeout {
@@ -72,6 +76,7 @@ impl Adapter {
                 Io::Auto | Io::Cached => plan.copyup,
             },
             backings: (plan.io == Io::Passthrough).then(Arc::default),
+            observer,
         }
     }
 
@@ -89,6 +94,12 @@ impl Adapter {
     /// elsewhere.
     fn takes_long(&self, ino: INodeNo, need: Need) -> bool {
         self.union.bytes_to_copy_up(ino.0, need) > LONG_COPY
+    }
+
+    /// Serves one request of `kind`.
+    fn guarded(&self, request: &Request, kind: Kind, act: impl FnOnce()) {
+        let _observed = observe::begin(self.observer.as_ref(), kind, request.pid());
+        caught(kind.name(), act);
     }
 
     /// Asks for what `io=passthrough` needs; without it, files are cached.
@@ -149,16 +160,21 @@ fn caller(request: &Request, umask: u32) -> Caller {
 
 /// A bug in one request is EIO for that request: the answer that `act` owns says so
 /// when it is dropped by the panic.
-fn guarded(operation: &'static str, act: impl FnOnce()) {
+fn caught(operation: &'static str, act: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(act)).is_err() {
         log::error!("{operation}: a bug in plyfs; the request was answered with EIO");
     }
 }
 
-/// Runs `act` in a thread of its own.
+/// Goes on with the request of this thread in one of its own.
 fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
+    let request = observe::hand_over();
+    let work = move || {
+        let _observed = request.resume();
+        caught(operation, act);
+    };
     let thread = std::thread::Builder::new().name(operation.into());
-    if let Err(e) = thread.spawn(move || guarded(operation, act)) {
+    if let Err(e) = thread.spawn(work) {
         log::error!("{operation}: no thread for it: {e}; the request was answered with EIO");
     }
 }
@@ -251,8 +267,8 @@ impl fuser::Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guarded(request, Kind::Lookup, || {
             match self.union.lookup(parent.0, name.as_bytes()) {
                 Ok(Some(entry)) => self.answer_entry(reply, Ok(entry)),
                 Ok(None) => reply.entry(&self.ttl, &absent(), Generation(0)),
@@ -262,11 +278,14 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
-        guarded("forget", || self.union.forget(ino.0, nlookup));
+        if let Some(observer) = &self.observer {
+            observer.count(Kind::Forget);
+        }
+        caught("forget", || self.union.forget(ino.0, nlookup));
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        guarded("getattr", || match self.union.getattr(ino.0) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.guarded(request, Kind::Getattr, || match self.union.getattr(ino.0) {
             Ok(a) => reply.attr(&self.ttl, &attr(&a)),
             Err(e) => reply.error(errno(e)),
         });
@@ -303,17 +322,21 @@ impl fuser::Filesystem for Adapter {
             Ok(a) => reply.attr(&ttl, &attr(&a)),
             Err(e) => reply.error(errno(e)),
         };
-        if self.takes_long(ino, set.need()) {
-            elsewhere("setattr", act);
-        } else {
-            guarded("setattr", act);
-        }
+        self.guarded(request, Kind::Setattr, || {
+            if self.takes_long(ino, set.need()) {
+                elsewhere("setattr", act);
+            } else {
+                act();
+            }
+        });
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        guarded("readlink", || match self.union.readlink(ino.0) {
-            Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno(e)),
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guarded(request, Kind::Readlink, || {
+            match self.union.readlink(ino.0) {
+                Ok(target) => reply.data(&target),
+                Err(e) => reply.error(errno(e)),
+            }
         });
     }
 
@@ -327,7 +350,7 @@ impl fuser::Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        guarded("mknod", || {
+        self.guarded(request, Kind::Mknod, || {
             let new = New::Node(mode, unpack_rdev(rdev));
             let caller = caller(request, umask);
             let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
@@ -344,7 +367,7 @@ impl fuser::Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        guarded("mkdir", || {
+        self.guarded(request, Kind::Mkdir, || {
             let caller = caller(request, umask);
             let new = New::Directory(mode);
             let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
@@ -352,14 +375,14 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("unlink", || {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guarded(request, Kind::Unlink, || {
             empty(reply, self.union.unlink(parent.0, name.as_bytes()));
         });
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("rmdir", || {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guarded(request, Kind::Rmdir, || {
             empty(reply, self.union.rmdir(parent.0, name.as_bytes()));
         });
     }
@@ -372,7 +395,7 @@ impl fuser::Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        guarded("symlink", || {
+        self.guarded(request, Kind::Symlink, || {
             let caller = caller(request, 0);
             let new = New::Symlink(target.as_os_str().as_bytes());
             let made = self.union.create(parent.0, name.as_bytes(), new, &caller);
@@ -382,7 +405,7 @@ impl fuser::Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -390,7 +413,7 @@ impl fuser::Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        guarded("rename", || {
+        self.guarded(request, Kind::Rename, || {
             let (from, to) = (name.as_bytes(), new_name.as_bytes());
             let done = self
                 .union
@@ -401,13 +424,13 @@ impl fuser::Filesystem for Adapter {
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        guarded("link", || {
+        self.guarded(request, Kind::Link, || {
             let made = self.union.link(ino.0, parent.0, name.as_bytes());
             self.answer_entry(reply, made);
         });
@@ -427,14 +450,16 @@ impl fuser::Filesystem for Adapter {
             Ok(()) => Adapter::answer_open(&union, backings.as_deref(), ino.0, reply),
             Err(e) => reply.error(errno(e)),
         };
-        if opening
-            .need()
-            .is_some_and(|need| self.takes_long(ino, need))
-        {
-            elsewhere("open", act);
-        } else {
-            guarded("open", act);
-        }
+        self.guarded(request, Kind::Open, || {
+            if opening
+                .need()
+                .is_some_and(|need| self.takes_long(ino, need))
+            {
+                elsewhere("open", act);
+            } else {
+                act();
+            }
+        });
     }
 
     fn create(
@@ -452,7 +477,7 @@ impl fuser::Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -461,7 +486,7 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guarded("read", || {
+        self.guarded(request, Kind::Read, || {
             READ_BUFFER.with_borrow_mut(|buffer| {
                 let size = size as usize;
                 if buffer.len() < size {
@@ -488,7 +513,7 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        guarded("write", || {
+        self.guarded(request, Kind::Write, || {
             let who = caller(request, 0);
             let union = self.union.clone();
             let put = move |data: &[u8]| {
@@ -512,7 +537,7 @@ impl fuser::Filesystem for Adapter {
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         flags: OpenFlags,
@@ -520,7 +545,7 @@ impl fuser::Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        guarded("release", || {
+        self.guarded(request, Kind::Release, || {
             if let Some(backings) = &self.backings {
                 backings.leave(ino.0, flags.acc_mode() != OpenAccMode::O_RDONLY);
             }
@@ -541,13 +566,15 @@ impl fuser::Filesystem for Adapter {
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guarded("fsync", || empty(reply, self.union.fsync(ino.0, datasync)));
+        self.guarded(request, Kind::Fsync, || {
+            empty(reply, self.union.fsync(ino.0, datasync))
+        });
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -561,13 +588,13 @@ impl fuser::Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        guarded("readdir", || {
+        self.guarded(request, Kind::Readdir, || {
             let mut cookie = offset;
             loop {
                 let items = match self.union.readdir(ino.0, cookie, READDIR_BATCH) {
@@ -592,13 +619,13 @@ impl fuser::Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        guarded("readdirplus", || {
+        self.guarded(request, Kind::Readdirplus, || {
             let mut cookie = offset;
             loop {
                 let items = match self.union.readdirplus(ino.0, cookie, READDIRPLUS_BATCH) {
@@ -635,19 +662,19 @@ impl fuser::Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guarded("fsyncdir", || {
+        self.guarded(request, Kind::Fsyncdir, || {
             empty(reply, self.union.fsync(ino.0, datasync));
         });
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        guarded("statfs", || match self.union.statfs() {
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.guarded(request, Kind::Statfs, || match self.union.statfs() {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ),
@@ -665,7 +692,7 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        guarded("setxattr", || {
+        self.guarded(request, Kind::Setxattr, || {
             let who = caller(request, 0);
             let name = name.as_bytes();
             let set = self.union.setxattr(ino.0, name, value, flags, &who);
@@ -675,25 +702,25 @@ impl fuser::Filesystem for Adapter {
 
     fn getxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         size: u32,
         reply: ReplyXattr,
     ) {
-        guarded("getxattr", || {
+        self.guarded(request, Kind::Getxattr, || {
             value(reply, size, self.union.getxattr(ino.0, name.as_bytes()));
         });
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        guarded("listxattr", || {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.guarded(request, Kind::Listxattr, || {
             value(reply, size, self.union.listxattr(ino.0));
         });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("removexattr", || {
+        self.guarded(request, Kind::Removexattr, || {
             let who = caller(request, 0);
             empty(reply, self.union.removexattr(ino.0, name.as_bytes(), &who));
         });
@@ -729,7 +756,7 @@ impl fuser::Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -738,7 +765,7 @@ impl fuser::Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        guarded("ioctl", || {
+        self.guarded(request, Kind::Ioctl, || {
             match self.union.ioctl(ino.0, command, in_data) {
                 Ok(data) => {
                     let out = data.get(..out_size as usize).unwrap_or(&data);
@@ -759,7 +786,7 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        guarded("fallocate", || {
+        self.guarded(request, Kind::Fallocate, || {
             let who = caller(request, 0);
             empty(
                 reply,
@@ -770,16 +797,18 @@ impl fuser::Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        guarded("lseek", || match self.union.lseek(ino.0, offset, whence) {
-            Ok(at) => reply.offset(at as i64),
-            Err(e) => reply.error(errno(e)),
+        self.guarded(request, Kind::Lseek, || {
+            match self.union.lseek(ino.0, offset, whence) {
+                Ok(at) => reply.offset(at as i64),
+                Err(e) => reply.error(errno(e)),
+            }
         });
     }
 
@@ -796,7 +825,7 @@ impl fuser::Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        guarded("copy_file_range", || {
+        self.guarded(request, Kind::CopyFileRange, || {
             let len = len.min(i32::MAX as u64) as usize;
             let (from, to) = ((ino_in.0, offset_in), (ino_out.0, offset_out));
             let who = caller(request, 0);

@@ -8,8 +8,9 @@ use crate::union::Attr;
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// An errno for an answer.
+/// An errno for an answer, which it makes one that failed.
 pub fn errno(e: Errno) -> fuser::Errno {
+    crate::observe::failed();
     fuser::Errno::from_i32(e.0)
 }
 

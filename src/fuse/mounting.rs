@@ -190,6 +190,11 @@ impl Mounted {
         &self.point
     }
 
+    /// The device that its files are on: major and minor number.
+    pub fn device(&self) -> Option<(u32, u32)> {
+        self.entry.as_ref().map(|entry| entry.dev)
+    }
+
     /// The number of the FUSE connection: the minor of the mount's device.
     pub fn connection(&self) -> Option<u32> {
         self.entry.as_ref().map(|entry| entry.dev.1)

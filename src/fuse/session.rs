@@ -3,8 +3,10 @@
 use super::adapter::Adapter;
 use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
+use crate::control::Control;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
+use crate::observe::Observer;
 use crate::sys::memory::keep_little;
 use crate::sys::process::{ENOTCONN, exit_now};
 use crate::sys::signal::{self, Blocked, TERMINATION};
@@ -27,6 +29,8 @@ pub const WATCHER: &str = "plyfs:";
 
 /// A mounted union that answers.
 pub struct Session {
+    /// Answers who asks what the mount does; ends before the union does.
+    _control: Control,
     union: Arc<Union>,
     mounted: Arc<Mounted>,
     notifier: Notifier,
@@ -66,7 +70,8 @@ impl Session {
             SessionACL::All
         };
         config.acl = acl;
-        let adapter = Adapter::new(Arc::clone(&union), plan);
+        let observer = plan.observe.on.then(Arc::<Observer>::default);
+        let adapter = Adapter::new(Arc::clone(&union), plan, observer.clone());
         let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
@@ -84,7 +89,9 @@ impl Session {
             .name("plyfs-serve".into())
             .spawn(move || best_effort("tell how serving ended", tell.send(inner.run())))
             .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
+        let device = mounted.device();
         let session = Session {
+            _control: Control::start(plan, &union, observer.as_ref(), device),
             union,
             mounted: Arc::new(mounted),
             notifier,

@@ -4,6 +4,7 @@ use super::Layer;
 use super::marks::Hints;
 use crate::error::{Errno, SysError};
 use crate::merge::name::Name;
+use crate::observe::{self, Cache};
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_PATH};
 use crate::sys::path::At;
 use lru::LruCache;
@@ -88,7 +89,19 @@ impl DirFds {
     }
 
     fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
-        self.shard(key).lock().get(&key).cloned()
+        let found = self.shard(key).lock().get(&key).cloned();
+        observe::cache(Cache::DirFds, found.is_some());
+        found
+    }
+
+    /// How many descriptors are open.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn put(&self, key: Key, fd: Arc<OwnedFd>) {

@@ -32,7 +32,8 @@ impl Redirect {
             .map(Redirect::Path)
     }
 
-    fn to_disk(&self) -> Vec<u8> {
+    /// The redirect as it is on disk.
+    pub fn to_disk(&self) -> Vec<u8> {
         match self {
             Redirect::Beside(name) => name.to_vec(),
             Redirect::Path(path) => path.iter().flat_map(|n| [b"/", &**n].concat()).collect(),

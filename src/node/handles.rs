@@ -7,6 +7,7 @@
 use super::{Node, Tree};
 use crate::error::{Errno, Result};
 use crate::merge::inomap::Ino;
+use crate::observe::{self, Cache};
 use crate::sys::fs::{O_NONBLOCK, O_RDONLY, O_RDWR};
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -42,6 +43,16 @@ impl FileFds {
 
     fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, OpenFile>> {
         &self.shards[ino as usize % SHARDS]
+    }
+
+    /// How many descriptors are open.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Closes what is open of `ino`.
@@ -89,8 +100,10 @@ impl Tree {
             && open.upper == upper
             && (open.writable || !write)
         {
+            observe::cache(Cache::FileFds, true);
             return Ok(open.fd);
         }
+        observe::cache(Cache::FileFds, false);
         // What is in the upper will be written sooner or later; a read-only upper
         // filesystem or an immutable file can still be read.
         let (fd, writable) = match upper {

@@ -41,6 +41,29 @@ pub enum Place {
     Gone,
 }
 
+impl Place {
+    /// The way there from the root of the union, `.` for the root itself; `None` where no
+    /// name is known.
+    pub fn path(&self) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut place = self.clone();
+        while let Place::Named(parent, name) = place {
+            names.push(name);
+            place = parent.place();
+        }
+        if !matches!(place, Place::Root) {
+            return None;
+        }
+        names.reverse();
+        let path = names.iter().map(|name| &**name).collect::<Vec<_>>();
+        Some(if path.is_empty() {
+            b".".to_vec()
+        } else {
+            path.join(&b'/')
+        })
+    }
+}
+
 /// One file of the union.
 #[derive(Debug)]
 pub struct Node {
@@ -101,6 +124,18 @@ impl Node {
     /// Where it is.
     pub fn place(&self) -> Place {
         self.place.read().clone()
+    }
+
+    /// The way to `name` in it, as [`Place::path`] has it.
+    pub fn path_to(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = self.place().path()?;
+        if path == b"." {
+            path.clear();
+        } else {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Some(path)
     }
 
     /// Where it lives.

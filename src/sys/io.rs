@@ -171,6 +171,20 @@ pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
     check("syncfs", unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) }).map(drop)
 }
 
+/// posix_fadvise(2): the clean pages of the file `fd` are no longer wanted in memory.
+pub fn forget_pages(fd: &impl AsFd) -> Result<(), SysError> {
+    // SAFETY: a live descriptor.
+    let code =
+        unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if code == 0 {
+        return Ok(());
+    }
+    Err(SysError {
+        call: "posix_fadvise",
+        errno: Errno(code),
+    })
+}
+
 /// Inode-flag ioctls that the union hands on to the real file.
 pub mod flags {
     /// `FS_IOC_GETFLAGS`, an int out.

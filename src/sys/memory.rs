@@ -1,4 +1,8 @@
-//! Memory of the process itself.
+//! Memory of the process itself, and files mapped into it.
+
+use super::path::check;
+use crate::error::{Errno, SysError, best_effort};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// What the allocator may keep at the end of each of its heaps, bytes.
 #[cfg(target_env = "gnu")]
@@ -32,5 +36,102 @@ pub fn give_back() {
     {
         // SAFETY: no pointers; the call is safe beside allocations in other threads.
         unsafe { libc::malloc_trim(0) };
+    }
+}
+
+/// A file mapped into memory, shared with everyone who reads or writes it.
+///
+/// Others may change the bytes at any time, so no reference to them is given out: each is
+/// read and written by itself. Where the file is made shorter meanwhile, the process gets
+/// SIGBUS; callers map files that nobody else knows.
+#[derive(Debug)]
+pub struct Mapping {
+    start: std::ptr::NonNull<u8>,
+    len: usize,
+    writable: bool,
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes of the file `fd`.
+    pub fn new(fd: &impl AsFd, len: usize, writable: bool) -> Result<Mapping, SysError> {
+        let writing = if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: the kernel chooses the place; a live descriptor.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | writing,
+                libc::MAP_SHARED,
+                fd.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(SysError::last("mmap"));
+        }
+        let start = std::ptr::NonNull::new(start.cast()).ok_or(SysError {
+            call: "mmap",
+            errno: Errno::ENOMEM,
+        })?;
+        Ok(Mapping {
+            start,
+            len,
+            writable,
+        })
+    }
+
+    /// The byte at `at`; 0 outside of the mapping.
+    pub fn read(&self, at: usize) -> u8 {
+        if at >= self.len {
+            return 0;
+        }
+        // SAFETY: within the mapping, which lives as long as `self`; volatile, since
+        // others may write.
+        unsafe { self.start.as_ptr().add(at).read_volatile() }
+    }
+
+    /// Writes the byte at `at`; nothing outside of the mapping, or where it is read-only.
+    pub fn write(&self, at: usize, byte: u8) {
+        if at < self.len && self.writable {
+            // SAFETY: as in `read`, and mapped for writing.
+            unsafe { self.start.as_ptr().add(at).write_volatile(byte) }
+        }
+    }
+
+    /// msync(2): what was written reaches the file.
+    pub fn sync(&self) -> Result<(), SysError> {
+        // SAFETY: exactly the mapping.
+        check("msync", unsafe {
+            libc::msync(self.start.as_ptr().cast(), self.len, libc::MS_SYNC)
+        })
+        .map(drop)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping, to which no reference was given out.
+        let gone = unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+        best_effort("munmap", check("munmap", gone));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn what_is_written_to_a_mapping_is_in_the_file() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(b"abc", 0).expect("written");
+        let mapping = Mapping::new(&file, 3, true).expect("mapped");
+        assert_eq!((mapping.read(1), mapping.read(3)), (b'b', 0));
+        mapping.write(1, b'x');
+        mapping.write(3, b'y');
+        mapping.sync().expect("synced");
+        let mut bytes = [0; 3];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        assert_eq!(&bytes, b"axc");
     }
 }

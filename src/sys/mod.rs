@@ -18,5 +18,6 @@ pub mod mountinfo;
 pub mod path;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod userns;
 pub mod xattr;

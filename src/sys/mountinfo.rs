@@ -1,5 +1,7 @@
 //! /proc/self/mountinfo: what is mounted where.
 
+use super::path::{c_path, check};
+use crate::error::SysError;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -20,6 +22,8 @@ pub struct Mount {
     pub fs_type: String,
     /// What was mounted: a device or a name.
     pub source: OsString,
+    /// Who mounted it, as FUSE mounts say.
+    pub owner: Option<u32>,
     /// Options of the filesystem, for all of its mounts; separated by commas.
     pub fs_options: String,
 }
@@ -57,14 +61,21 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let options = text(fields.next()?);
     // Optional fields (propagation) end with a lone dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = text(fields.next()?);
+    let source = OsString::from_vec(unescape(fields.next()?));
+    let fs_options = fields.next().map(text).unwrap_or_default();
+    let owner = fs_options
+        .split(',')
+        .find_map(|word| word.strip_prefix("user_id="));
     Some(Mount {
         id,
         dev: (major.parse().ok()?, minor.parse().ok()?),
         point,
         read_only: options.split(',').any(|word| word == "ro"),
-        fs_type: text(fields.next()?),
-        source: OsString::from_vec(unescape(fields.next()?)),
-        fs_options: fields.next().map(text).unwrap_or_default(),
+        fs_type,
+        source,
+        owner: owner.and_then(|uid| uid.parse().ok()),
+        fs_options,
     })
 }
 
@@ -75,6 +86,29 @@ pub fn read() -> io::Result<Vec<Mount>> {
         .split(|&b| b == b'\n')
         .filter_map(parse_line)
         .collect())
+}
+
+/// Major and minor number of the device that the file at `path` is on.
+///
+/// Nothing but that is asked for, which a FUSE mount's daemon has no part in, and which the
+/// kernel tells also those who may not enter the mount.
+pub fn device_at(path: &Path) -> Result<(u32, u32), SysError> {
+    let path = c_path("statx", path)?;
+    let mut out = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is NUL-terminated and `out` has room for one statx.
+    let status = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC,
+            0,
+            out.as_mut_ptr(),
+        )
+    };
+    check("statx", status)?;
+    // SAFETY: zeroed is a valid statx.
+    let found = unsafe { out.assume_init() };
+    Ok((found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// The mount that is on top at exactly `point`.
@@ -88,14 +122,13 @@ mod tests {
 
     #[test]
     fn a_line_with_escapes_and_optional_fields_is_read() {
-        let line = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime shared:1 master:2 - fuse.plyfs my\040name rw,errors=continue";
+        let line = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime shared:1 master:2 - fuse.plyfs my\040name rw,user_id=7,group_id=8";
         let mount = parse_line(line).expect("a valid line");
         assert_eq!(mount.id, 36);
         assert_eq!(mount.dev, (98, 0));
         assert_eq!(mount.point, Path::new(r"/a b\c"));
         assert_eq!(mount.fs_type, "fuse.plyfs");
-        assert_eq!(mount.source, "my name");
-        assert_eq!(mount.fs_options, "rw,errors=continue");
+        assert_eq!((mount.source, mount.owner), ("my name".into(), Some(7)));
         assert!(!mount.read_only);
     }
 
@@ -104,7 +137,14 @@ mod tests {
         let line = b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw";
         let mount = parse_line(line).expect("a valid line");
         assert!(mount.read_only);
-        assert_eq!(mount.fs_type, "ext4");
+        assert_eq!((mount.fs_type.as_str(), mount.owner), ("ext4", None));
+    }
+
+    #[test]
+    fn devices_are_numbered_as_in_the_table() {
+        let proc = at(Path::new("/proc")).expect("a table").expect("a mount");
+        assert_eq!(device_at(Path::new("/proc/self/status")), Ok(proc.dev));
+        assert!(device_at(Path::new("/no/such/file")).is_err());
     }
 
     #[test]

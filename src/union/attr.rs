@@ -7,6 +7,7 @@ use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
 use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
+use crate::observe::{self, Cause};
 use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
@@ -46,6 +47,17 @@ impl SetAttr {
     /// How much of a file this needs in the upper.
     pub fn need(&self) -> Need {
         self.size.map_or(Need::Meta, Need::Bytes)
+    }
+
+    /// What somebody did who changes this.
+    fn cause(&self) -> Cause {
+        match self {
+            SetAttr { size: Some(_), .. } => Cause::Truncate,
+            SetAttr { uid: Some(_), .. } | SetAttr { gid: Some(_), .. } => Cause::Chown,
+            SetAttr { mode: Some(_), .. } => Cause::Chmod,
+            SetAttr { atime: Some(_), .. } | SetAttr { mtime: Some(_), .. } => Cause::Utimens,
+            _ => Cause::Setattr,
+        }
     }
 }
 
@@ -154,6 +166,7 @@ impl Union {
                 Errno::EINVAL
             });
         }
+        observe::cause(set.cause());
         self.with_room(|| self.ensure(&node, set.need()))?;
         if let Some(size) = set.size {
             let file = self.tree.writer(&node)?;

@@ -1,6 +1,6 @@
 //! Making names: files, directories, symlinks, nodes and links.
 
-use super::{Entry, Union};
+use super::{Entry, Union, told};
 use crate::copyup::{self, Need};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::marks::whiteout_file;
@@ -14,6 +14,7 @@ use crate::node::dir::DirState;
 use crate::node::lock::{hold_still, wait_for_copyup};
 use crate::node::stack::Stack;
 use crate::node::{Node, Place};
+use crate::observe::{self, Mark};
 use crate::sys::creds::{Caller, as_caller};
 use crate::sys::fs::{
     self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
@@ -111,7 +112,11 @@ impl Union {
         let way = self.in_the_way(&dir, &fd, name)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
-            how => self.make_over_whiteout(&fd, name, new, caller, (how, way.beside))?,
+            how => {
+                let made = self.make_over_whiteout(&fd, name, new, caller, (how, way.beside))?;
+                told::over_whiteout(&dir, name, matches!(new, New::Directory(_)));
+                made
+            }
         };
         // It is there: what is known of the names must not outlive a failure to look at it.
         let stat = fs::stat(at).inspect_err(|_| names.listing = None)?;
@@ -356,10 +361,12 @@ impl Union {
     /// Notes in `node`, whose upper file is at `at`, where its data lies.
     fn redirect_link(&self, node: &Node, at: At<'_>) -> Result<()> {
         let (parent, name) = self.tree.name_of(node)?;
-        match self.redirect_for(node, &parent, &name, false, at)? {
-            Some(redirect) => Ok(self.tree.upper_layer()?.set_redirect(at, &redirect)?),
-            None => Ok(()),
+        if let Some(redirect) = self.redirect_for(node, &parent, &name, false, at)? {
+            self.tree.upper_layer()?.set_redirect(at, &redirect)?;
+            let target = redirect.to_disk();
+            observe::marked(Mark::Redirect, || parent.path_to(&name), Some(&target));
         }
+        Ok(())
     }
 
     fn has_links(&self, node: &Node) -> bool {
@@ -403,6 +410,9 @@ impl Union {
         }
         if way.beside {
             self.drop_whiteout_file(&fd, name);
+        }
+        if way.beside || way.has == UpperHas::Whiteout {
+            told::over_whiteout(dir, name, false);
         }
         self.list(names, name, node.ino, node.kind);
         let place = Place::Named(dir.clone(), name.clone());

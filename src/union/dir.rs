@@ -11,6 +11,7 @@ use crate::merge::resolve::Sighting;
 use crate::node::dir::DirState;
 use crate::node::door::Part;
 use crate::node::{Node, Place};
+use crate::observe::{self, Cache};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY};
 use crate::sys::path::At;
@@ -123,9 +124,11 @@ impl Union {
             }));
         };
         if let Some(listing) = &part.names.read().listing {
+            observe::cache(Cache::Listing, true);
             take(listing, &mut items);
             return Ok(items);
         }
+        observe::cache(Cache::Listing, false);
         let mut names = part.names.write();
         take(self.load(&dir, &mut names)?, &mut items);
         Ok(items)

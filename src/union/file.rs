@@ -6,6 +6,7 @@ use crate::copyup::Need;
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::observe::{self, Cause};
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
 use crate::sys::io::{self, flags};
@@ -93,8 +94,7 @@ impl Union {
     /// Those of opening.
     pub fn backing(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         let node = self.node(ino)?;
-        let stays = node.stack().data_upper().is_some() || self.tree.layers.upper.is_none();
-        if !stays || !node.is_file() {
+        if node.stack().data_upper().is_none() || !node.is_file() {
             return Ok(None);
         }
         self.tree.reader(&node).map(Some)
@@ -123,6 +123,9 @@ impl Union {
     /// Those of copy-up and of writing.
     pub fn write(&self, ino: Ino, at: u64, data: &[u8], by: Writer<'_>) -> Result<usize> {
         let node = self.node(ino)?;
+        if matches!(by, Writer::Mapping) {
+            observe::cause(Cause::Mmap);
+        }
         self.with_room(|| self.ensure(&node, Need::All))?;
         let file = self.tree.writer(&node)?;
         match by {

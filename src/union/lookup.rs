@@ -15,6 +15,7 @@ use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{DataBelow, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
+use crate::observe::{self, Cache};
 use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -101,10 +102,14 @@ impl Union {
         if let Some(listing) = &names.listing
             && listing.get(&self.tree.cookies, &name).is_none()
         {
+            observe::cache(Cache::Absent, true);
             return Ok(None);
         }
         let parts = self.tree.parts(&dir)?;
         let seen = self.see(&dir, &parts, &name)?;
+        if seen.is_absent() {
+            observe::cache(Cache::Absent, false);
+        }
         self.intern(&dir, &name, &parts, &seen)
     }
 

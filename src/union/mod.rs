@@ -12,6 +12,7 @@ mod metacopy;
 mod remove;
 mod rename;
 mod room;
+mod told;
 mod xattr;
 
 pub use crate::copyup::Need;
@@ -121,6 +122,11 @@ impl Union {
     /// How many nodes the kernel knows.
     pub fn nodes(&self) -> usize {
         self.tree.table.len()
+    }
+
+    /// How many descriptors of layers' directories and of files are open.
+    pub fn descriptors(&self) -> (usize, usize) {
+        (self.tree.layers.fds.len(), self.tree.files.len())
     }
 
     /// The figures of the upper's filesystem (the top lower's without an upper).

@@ -1,8 +1,8 @@
 //! Taking names away.
 
-use super::Union;
 use super::dir::open_listing;
 use super::lookup::Seen;
+use super::{Union, told};
 use crate::copyup::{self, Need, nlink};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::handle::Origin;
@@ -13,6 +13,7 @@ use crate::node::dir::DirState;
 use crate::node::door::Part;
 use crate::node::lock::{hold_still, wait_for_copyup};
 use crate::node::{Node, Place};
+use crate::observe::Mark;
 use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE, RENAME_NOREPLACE};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -103,7 +104,11 @@ impl Union {
             || matches!(node.place(), Place::Indexed(_)) && self.must_alias(node, &seen);
         let below = !in_upper || self.shows_below(dir, &parts, name)?;
         let last = self.hold_last(node, dir, name, &fd, in_upper)?;
-        self.take_away(&fd, dir, name, removal(in_upper, below), node.is_dir())?;
+        let how = removal(in_upper, below);
+        self.take_away(&fd, dir, name, how, node.is_dir())?;
+        if how != Removal::Plain {
+            told::marked(Mark::Whiteout, dir, name);
+        }
         if let Some(listing) = &mut names.listing {
             listing.remove(&self.tree.cookies, name);
         }

@@ -3,7 +3,8 @@
 use super::dir::open_listing;
 use super::lookup::Seen;
 use super::remove::Try;
-use super::{Entry, Union};
+use super::told::Target;
+use super::{Entry, Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::marks::whiteout_file;
@@ -14,6 +15,7 @@ use crate::node::door::Part;
 use crate::node::lock::{Pair, hold_still, wait_for_copyup};
 use crate::node::stack::Stack;
 use crate::node::{Node, Place};
+use crate::observe::{self, Mark};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
@@ -202,6 +204,13 @@ impl Union {
         if beside || layer.caps.writes_files && steps.contains(&Step::EmptyTarget) {
             self.drop_whiteout_file(&to.fd, to.name);
         }
+        let target = match (to_side.upper, tgt) {
+            (UpperHas::Whiteout, _) => Target::Whiteout,
+            (_, None) if beside => Target::Whiteout,
+            (UpperHas::Nothing, Some(_)) => Target::Lower,
+            _ => Target::Other,
+        };
+        told::renamed(&steps, (from.dir, from.name), (to.dir, to.name), target);
         if let Some(t) = tgt.filter(|_| !exchange) {
             self.after_removal(t, to.dir, to.name, held);
         }
@@ -238,6 +247,8 @@ impl Union {
                 );
                 return Err(Errno::EXDEV);
             }
+            let target = redirect.to_disk();
+            observe::marked(Mark::Redirect, || to.dir.path_to(to.name), Some(&target));
         }
         Ok(())
     }

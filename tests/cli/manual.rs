@@ -51,10 +51,13 @@ fn man_pages_are_written_for_every_verb() {
     assert_eq!(
         pages,
         [
+            "plyfs-bench.1",
             "plyfs-check.1",
+            "plyfs-events.1",
             "plyfs-mount.1",
             "plyfs-run.1",
             "plyfs-settle.1",
+            "plyfs-stat.1",
             "plyfs-umount.1",
             "plyfs.1"
         ]

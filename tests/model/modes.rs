@@ -1,5 +1,6 @@
 //! The oracle over mounts with other options: the same scripts, judged the same.
 
+use super::support::skip;
 use super::{Settings, can_run, play};
 
 /// Plays scripts with `words` in plyfs's `-o`.
@@ -9,6 +10,20 @@ fn play_with(words: &str) {
         settings.words = words.into();
         play(&settings);
     }
+}
+
+/// The kernel asks before it opens a file.
+#[test]
+fn copying_up_at_open_does_what_the_kernel_does() {
+    play_with("copyup=open");
+}
+
+#[test]
+fn files_that_are_passed_through_do_what_the_kernels_do() {
+    if skip::in_user_namespace() {
+        return skip::skipped("passing files through needs root of the machine");
+    }
+    play_with("io=passthrough");
 }
 
 #[test]

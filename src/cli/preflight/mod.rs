@@ -2,7 +2,7 @@
 
 pub mod overlap;
 
-use crate::config::plan::{MountPlan, UpperPlan, device_number};
+use crate::config::plan::{MountPlan, Observe, UpperPlan, device_number};
 use crate::config::request::Request;
 use crate::error::{Errno, MountError, plain};
 use crate::sys::creds::effective_ids;
@@ -25,6 +25,9 @@ pub const UPPER: &str = "upper";
 pub const WORK: &str = "work directory";
 /// See [`LOWER`].
 pub const MOUNT_POINT: &str = "mount point";
+
+/// See [`LOWER`].
+const METRICS: &str = "directory of the metrics file";
 
 fn refuse(role: &str, path: &Path, cause: impl Display, remedy: impl Display) -> MountError {
     MountError::new(format_args!("{role} {}", path.display()), cause, remedy)
@@ -174,6 +177,7 @@ impl Request {
             .collect::<Result<Vec<_>, MountError>>()?;
         overlap::no_layer_twice(&lowers)?;
         let upper = self.check_upper(&lowers, mount_point.as_ref(), nesting)?;
+        check_metrics(&self.observe, mount_point.as_ref())?;
         let data_only = lowers.split_off(self.lowers.len());
         let (uid, _) = effective_ids();
         let mut flags = self.flags;
@@ -199,6 +203,7 @@ impl Request {
             metacopy,
             max_write: self.max_write,
             threads: self.threads,
+            observe: self.observe,
             flags,
             ..MountPlan::new("", Vec::new())
         })
@@ -296,6 +301,42 @@ impl Request {
             work: work.real,
         }))
     }
+}
+
+/// Whether there is a place for the file with the figures.
+///
+/// # Errors
+/// Where there is none, or there are no figures.
+pub fn check_metrics(observe: &Observe, point: Option<&Place>) -> Result<(), MountError> {
+    let Some(file) = &observe.metrics else {
+        return Ok(());
+    };
+    if !observe.on {
+        return Err(MountError::new(
+            "option metrics",
+            "there are no figures with observe=off",
+            "leave out one of the two",
+        ));
+    }
+    let beside = file.parent().unwrap_or(Path::new("/"));
+    let place = directory(METRICS, beside)?;
+    if point.is_some_and(|point| place.real.starts_with(&point.real)) {
+        return Err(refuse(
+            METRICS,
+            beside,
+            "it lies in the union that is about to be mounted",
+            "choose a directory outside of it",
+        ));
+    }
+    if file.is_dir() {
+        return Err(refuse(
+            "metrics file",
+            file,
+            "it is a directory",
+            "name a file",
+        ));
+    }
+    writable(&place)
 }
 
 /// Whether the administrator lets everyone use `allow_other`.

@@ -7,7 +7,7 @@
 //!      └─ CMD          whatever CMD leaves running ends with `first`
 //! ```
 
-mod idmap;
+pub(super) mod idmap;
 mod inside;
 mod report;
 mod space;
@@ -17,7 +17,7 @@ mod unions;
 use super::args::RunArgs;
 use super::{logging, mount};
 use crate::cli::preflight::overlap::{self, Place};
-use crate::cli::preflight::{LOWER, LOWERS_MAX, directory, readable};
+use crate::cli::preflight::{LOWER, LOWERS_MAX, absolute, check_metrics, directory, readable};
 use crate::config::request::Request;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
@@ -57,6 +57,10 @@ pub fn run(args: RunArgs) -> Result<ExitCode, MountError> {
         ));
     }
     logging::start(args.log_file.as_deref(), settings.debug)?;
+    if let Some(file) = &mut settings.observe.metrics {
+        *file = absolute(file)?;
+    }
+    check_metrics(&settings.observe, None)?;
     let places = lowers(&args.lower)?;
     let space = Space::prepare(&args, &places)?;
     let lowers: Vec<_> = places.into_iter().map(|place| place.real).collect();

@@ -186,6 +186,7 @@ mod tests {
             read_only: fs_type == "squashfs",
             fs_type: fs_type.into(),
             source: "x".into(),
+            owner: None,
             fs_options: String::new(),
         }
     }

@@ -4,7 +4,7 @@ use super::space::Pair;
 use super::submounts::{How, Submount};
 use super::{Ground, left_out};
 use crate::cli::changes::Look;
-use crate::config::plan::{MountPlan, OwnerView, UpperPlan};
+use crate::config::plan::{MountPlan, Observe, OwnerView, UpperPlan};
 use crate::error::{MountError, best_effort};
 use crate::fuse::session::Session;
 use crate::sys::mount::{bind, set_read_only, unmount};
@@ -60,6 +60,10 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         metacopy: settings.spares_data(),
         max_write: settings.max_write,
         threads: settings.threads,
+        observe: Observe {
+            metrics: None,
+            ..settings.observe.clone()
+        },
         flags,
         ..MountPlan::new(point, lowers)
     }
@@ -93,7 +97,9 @@ impl Unions {
             .collect();
         ground.space.cover()?;
         let lowers = ground.lowers.clone();
-        let plan = plan(ground, root.clone(), lowers, &pair);
+        let mut plan = plan(ground, root.clone(), lowers, &pair);
+        // One file holds the figures of one union.
+        plan.observe = ground.settings.observe.clone();
         self.start(Path::new("/"), &plan, pair)?;
         self.create_needed(&root)?;
         for (submount, upper) in ground.submounts.iter().zip(uppers) {

@@ -119,6 +119,36 @@ pub const WORDS: &[Case] = &[
         "option metacopy=on: it needs redirects, which redirect_dir switches off; leave out one \
          of the two",
     ),
+    (
+        "mount --lower low --metrics missing/file mnt",
+        "directory of the metrics file $D/missing: $CREATE",
+    ),
+    (
+        "mount --lower low -o metrics=mnt/file mnt",
+        "directory of the metrics file $D/mnt: it lies in the union that is about to be mounted; \
+         choose a directory outside of it",
+    ),
+    (
+        "-o lowerdir=low,metrics=low2 mnt",
+        "metrics file $D/low2: it is a directory; name a file",
+    ),
+    (
+        "run --lower low -o metrics=missing/file -- true",
+        "directory of the metrics file $D/missing: $CREATE",
+    ),
+    (
+        "mount --lower low -o observe=off,metrics=file mnt",
+        "option metrics: there are no figures with observe=off; leave out one of the two",
+    ),
+    (
+        "mount --lower low -o observe=never mnt",
+        "option observe=never: no such value; use one of: on, off",
+    ),
+    (
+        "mount --lower low -o metrics_interval=0 mnt",
+        "option metrics_interval=0: not a whole number between 1 and 86400; write for instance \
+         metrics_interval=1",
+    ),
     ("mount mnt", "layers: none given; $NEED"),
     ("mnt", "layers: none given; $NEED"),
     (
@@ -250,6 +280,36 @@ pub const OTHER_VERBS: &[Case] = &[
         "mount point /proc: not a plyfs mount but proc; use umount for it",
     ),
     (
+        "stat",
+        "the following required arguments were not provided: <MNT>; see plyfs --help",
+    ),
+    (
+        "stat missing",
+        "mount point missing: no such file or directory; correct the path",
+    ),
+    (
+        "events /proc",
+        "mount point /proc: not a plyfs mount but proc; give the mount point of a union: grep \
+         plyfs /proc/mounts shows them",
+    ),
+    (
+        "stat --prometheus --json mnt",
+        "the argument '--prometheus' cannot be used with '--json'; see plyfs --help",
+    ),
+    (
+        "stat --watch 2",
+        "mount point: none given; name it: plyfs stat --watch SECS MNT",
+    ),
+    (
+        "stat --watch 0 mnt",
+        "argument --watch 0: not a number of seconds between 0.1 and 86400; write for instance \
+         --watch 5",
+    ),
+    (
+        "events --new --since 3 mnt",
+        "the argument '--new' cannot be used with '--since <NUMBER>'; see plyfs --help",
+    ),
+    (
         "run",
         "the following required arguments were not provided: <CMD>...; see plyfs --help",
     ),
@@ -275,5 +335,40 @@ pub const OTHER_VERBS: &[Case] = &[
     (
         "run --lower up/in --upper up -- true",
         "lower layer up/in: it lies inside the upper $D/up; put it outside of upper and work",
+    ),
+    (
+        "bench missing",
+        "directory missing: no such file or directory; name a directory that can be written, on \
+         the filesystem to measure",
+    ),
+    (
+        "bench --only wlak",
+        "--only wlak: no workload is called so; see plyfs bench --list",
+    ),
+    (
+        "bench --scale 0",
+        "--scale 0: out of range; give 0.001 to 100",
+    ),
+    (
+        "bench --rounds 0",
+        "--rounds 0: out of range; give 1 to 1000",
+    ),
+    (
+        "bench --subject zfs",
+        "--subject zfs: no subject is called \"zfs\"; write [LABEL=]KIND[@PROGRAM][:WORDS], KIND \
+         being plyfs, overlay, fuse-overlayfs or bare",
+    ),
+    (
+        "bench --rootfs missing",
+        "--rootfs missing: no such file or directory; name the directory of a root filesystem",
+    ),
+    (
+        "bench --json missing/file",
+        "--json missing/file: no such file or directory; name a file that can be written",
+    ),
+    (
+        "bench --from file",
+        "--from file: no report: EOF while parsing a value at line 1 column 0; name a file that \
+         plyfs bench --json has written",
     ),
 ];
