@@ -1,6 +1,7 @@
 //! What is left when something fails or everything ends: a system call that fails, a daemon that
 //! is killed, a power cut.
 
+mod btrfs;
 mod disk;
 mod fault;
 mod inside;
