@@ -37,20 +37,18 @@ impl OwnerMap {
     }
 }
 
-/// Copies owner, mode and xattrs of `from`, described by `stat`, to the new file `to`.
+/// Copies owner, mode and xattrs of a file to a new one; both are described as they are.
 /// A covered directory's xattrs belong to what is mounted there and are left.
 ///
 /// # Errors
 /// The first failure that would make the copy another file than the original.
 pub fn copy(
-    from: At<'_>,
-    stat: &Stat,
-    to: At<'_>,
+    (from, stat): (At<'_>, &Stat),
+    (to, now): (At<'_>, &Stat),
     owners: &OwnerMap,
     covered: bool,
 ) -> Result<(), SysError> {
     let (uid, gid) = owners.shown(stat.uid, stat.gid);
-    let now = fs::stat(to)?;
     if (now.uid, now.gid) != (uid, gid) {
         fs::chown(to, Some(uid), Some(gid))?;
     }

@@ -186,9 +186,8 @@ impl Job<'_> {
     fn run(&self, place: &Place) -> Result<()> {
         let origin = self.origin()?;
         let indexed = self.index_name(origin.as_ref());
-        let recorded = self.make(origin.as_ref(), indexed.is_some())?;
+        let (ino, recorded) = self.make(origin.as_ref(), indexed.is_some())?;
         let at = At::new(self.scratch.dir(), &self.temp);
-        let ino = fs::stat(at)?.ino;
         self.tree.adopt(ino, (!recorded).then_some(self.node.ino));
         match place {
             Place::Named(parent, name) => {
@@ -203,6 +202,9 @@ impl Job<'_> {
         }
         if let Some(name) = indexed {
             self.tree.set_place(self.node, Place::Indexed(name.into()));
+        }
+        if let Some(part) = &self.node.dir {
+            part.upper_hints.files.learn(false);
         }
         let stack = self.node.stack().copied_up(ino, self.need != Need::Meta);
         self.node.set_stack(stack);
@@ -233,8 +235,9 @@ impl Job<'_> {
         origin.filter(|_| wanted).map(Origin::index_name)
     }
 
-    /// Makes the whole file under its temporary name; whether its origin is recorded.
-    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<bool> {
+    /// Makes the whole file under its temporary name; its inode number, and whether its
+    /// origin is recorded.
+    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<(u64, bool)> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
@@ -251,10 +254,10 @@ impl Job<'_> {
         if stat.format() == S_IFCHR && stat.rdev == (0, 0) {
             return Err(Errno::EIO);
         }
+        let new = fs::stat(at)?;
         meta::copy(
-            from,
-            stat,
-            at,
+            (from, stat),
+            (at, &new),
             &self.settings.owners,
             self.source.look.covered,
         )?;
@@ -288,7 +291,7 @@ impl Job<'_> {
             }
             Made::Bare(_) | Made::Whole => {}
         }
-        Ok(recorded)
+        Ok((new.ino, recorded))
     }
 
     /// Makes a regular file with as much of the data as is needed.

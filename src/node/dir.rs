@@ -2,7 +2,8 @@
 
 use crate::layer::marks::{Hints, Known};
 use crate::merge::listing::Listing;
-use parking_lot::RwLock;
+use crate::merge::name::Name;
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::sync::atomic::AtomicBool;
 
 /// The directory part of a node.
@@ -19,9 +20,41 @@ pub struct DirPart {
     pub born: AtomicBool,
 }
 
+impl DirPart {
+    /// The names, to be changed: what was found absent may not be for long.
+    pub fn changing(&self) -> RwLockWriteGuard<'_, DirState> {
+        let mut names = self.names.write();
+        names.take_absence();
+        names
+    }
+}
+
 /// What is known of a directory's names.
 #[derive(Debug, Default)]
 pub struct DirState {
     /// All of them, once somebody asked; kept true by every change.
     pub listing: Option<Listing>,
+    absence: Mutex<Option<Absence>>,
+}
+
+/// A name that was looked up and is not there. Whoever makes a file has looked for it a
+/// moment before.
+#[derive(Debug)]
+pub struct Absence {
+    /// The name.
+    pub name: Name,
+    /// Whether the upper's part has an entry there all the same, a whiteout.
+    pub in_upper: bool,
+}
+
+impl DirState {
+    /// Notes that a name was not found.
+    pub fn note_absence(&self, absence: Absence) {
+        *self.absence.lock() = Some(absence);
+    }
+
+    /// The name that was not found last, unless names were changed since.
+    pub fn take_absence(&mut self) -> Option<Absence> {
+        self.absence.get_mut().take()
+    }
 }

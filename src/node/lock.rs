@@ -68,17 +68,17 @@ impl Tree {
     pub fn lock_pair<'a>(&'a self, from: &'a Arc<Node>, to: &'a Arc<Node>) -> Result<Pair<'a>> {
         let (a, b) = (from.as_dir()?, to.as_dir()?);
         if from.ino == to.ino {
-            return Ok(Pair::One(a.names.write()));
+            return Ok(Pair::One(a.changing()));
         }
         let gate = self.rename_gate.lock();
         let from_first = is_below(to, from) || !is_below(from, to) && from.ino < to.ino;
         if from_first {
-            let from = a.names.write();
-            let to = b.names.write();
+            let from = a.changing();
+            let to = b.changing();
             Ok(Pair::Two { gate, from, to })
         } else {
-            let to = b.names.write();
-            let from = a.names.write();
+            let to = b.changing();
+            let from = a.changing();
             Ok(Pair::Two { gate, from, to })
         }
     }

@@ -4,7 +4,7 @@ use super::fault;
 use super::path::{At, CBuf, EMPTY, c_path, check, check_len};
 use crate::error::{Errno, SysError};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 /// `mode` bits and `open` flags under their usual names.
@@ -396,21 +396,25 @@ fn timespec(t: SetTime) -> libc::timespec {
 /// utimensat(2), no symlink followed.
 pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<(), SysError> {
     let times = [timespec(atime), timespec(mtime)];
-    let (dir, path, flags) = if at.is_fd() {
-        (libc::AT_FDCWD, CBuf::proc_path("utimensat", at)?, 0)
-    } else {
-        (
-            at.raw(),
-            CBuf::name("utimensat", at.name)?,
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
+    let set = |dir: RawFd, path: &CBuf, flags: libc::c_int| {
+        // SAFETY: `path` is NUL-terminated and `times` are two timespecs.
+        check("utimensat", unsafe {
+            libc::utimensat(dir, path.as_ptr(), times.as_ptr(), flags)
+        })
     };
     fault::before("utimensat")?;
-    // SAFETY: `path` is NUL-terminated and `times` are two timespecs.
-    check("utimensat", unsafe {
-        libc::utimensat(dir, path.as_ptr(), times.as_ptr(), flags)
-    })
-    .map(drop)
+    let name = CBuf::name("utimensat", at.name)?;
+    if !at.is_fd() {
+        return set(at.raw(), &name, libc::AT_SYMLINK_NOFOLLOW).map(drop);
+    }
+    // Kernels before 5.8 do not know the flag here.
+    match set(at.raw(), &name, libc::AT_EMPTY_PATH) {
+        Err(e) if e.errno == Errno::EINVAL => {
+            let path = CBuf::proc_path("utimensat", at)?;
+            set(libc::AT_FDCWD, &path, 0).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// What a filesystem says of itself: fstatvfs(3) and its magic number.

@@ -15,12 +15,14 @@ const OWN_MAPPING: libc::c_int = 1 << 20;
 ///
 /// Left alone, glibc raises both limits to what was freed last, and after a walk of a
 /// large tree keeps megabytes at the end of each thread's heap that [`give_back`] does
-/// not reach.
+/// not reach. And it grows the heaps of threads other than the first by a system call for
+/// each page; so there is one heap for all.
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]
     for (limit, bytes) in [
         (libc::M_TRIM_THRESHOLD, KEPT),
         (libc::M_MMAP_THRESHOLD, OWN_MAPPING),
+        (libc::M_ARENA_MAX, 1),
     ] {
         // SAFETY: no pointers; a limit that glibc does not know is refused.
         unsafe { libc::mallopt(limit, bytes) };

@@ -1,9 +1,12 @@
-//! Extended attributes. No *at calls existed before 6.13, so all go through /proc.
+//! Extended attributes: by directory and name where the kernel can (Linux 6.13), else
+//! through /proc, which costs a walk of four more components.
 
 use super::fault;
-use super::path::{At, CBuf, check, check_len};
+use super::path::{At, CBuf, check_len};
 use crate::error::{Errno, SysError};
+use libc::{c_char, c_int, c_long};
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use libc::{XATTR_CREATE, XATTR_REPLACE};
 
@@ -24,26 +27,111 @@ fn grow(mut ask: impl FnMut(&mut [u8]) -> Result<usize, SysError>) -> Result<Vec
     Ok(big)
 }
 
-/// A descriptor reached through /proc must be followed; a name must not.
-fn follows(at: At<'_>) -> bool {
-    at.is_fd()
+/// The numbers of the calls, the same on every architecture (include/uapi/asm-generic/unistd.h).
+const SETXATTRAT: c_long = 463;
+const GETXATTRAT: c_long = 464;
+const LISTXATTRAT: c_long = 465;
+const REMOVEXATTRAT: c_long = 466;
+
+/// `struct xattr_args` of include/uapi/linux/xattr.h.
+#[repr(C)]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+impl XattrArgs {
+    fn new(value: *const u8, size: usize, flags: i32) -> XattrArgs {
+        XattrArgs {
+            value: value.addr() as u64,
+            size: size as u32,
+            flags: flags as u32,
+        }
+    }
+}
+
+/// Whether the kernel has the calls that take a directory and a name.
+static HAS_AT: AtomicBool = AtomicBool::new(true);
+
+/// What the calls by directory and name say where only /proc reaches the file, or where
+/// a filter knows nothing of them.
+fn must_go_by_proc(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOTDIR | Errno::EACCES | Errno::EBADF | Errno::EPERM | Errno::ENOSYS
+    )
+}
+
+/// Makes the call `call` for the file `at`: `by_name(name, flags)` in its directory, else
+/// `by_path(path, follow)` through /proc.
+fn reach(
+    call: &'static str,
+    at: At<'_>,
+    mut by_name: impl FnMut(*const c_char, c_int) -> c_long,
+    by_path: impl FnOnce(*const c_char, bool) -> c_long,
+) -> Result<usize, SysError> {
+    fault::before(call)?;
+    // The second for a directory that is open for nothing but reaching what is in it.
+    const ITSELF: [(&CStr, c_int); 2] = [(c"", libc::AT_EMPTY_PATH), (c".", 0)];
+    if HAS_AT.load(Ordering::Relaxed) {
+        let mut outcome = Ok(0);
+        if at.is_fd() {
+            for (name, flags) in ITSELF {
+                outcome = check_long(call, by_name(name.as_ptr(), flags));
+                if !outcome.is_err_and(|e| must_go_by_proc(e.errno)) {
+                    return outcome;
+                }
+            }
+        } else {
+            let name = CBuf::name(call, at.name)?;
+            outcome = check_long(call, by_name(name.as_ptr(), libc::AT_SYMLINK_NOFOLLOW));
+        }
+        match outcome {
+            Err(e) if e.errno == Errno::ENOSYS => HAS_AT.store(false, Ordering::Relaxed),
+            Err(e) if must_go_by_proc(e.errno) => {}
+            other => return other,
+        }
+    }
+    let path = CBuf::proc_path(call, at)?;
+    // A descriptor reached through /proc must be followed; a name must not.
+    check_long(call, by_path(path.as_ptr(), at.is_fd()))
+}
+
+fn check_long(call: &'static str, status: c_long) -> Result<usize, SysError> {
+    check_len(call, status as isize)
 }
 
 /// The value of `name` on `at`; ENODATA where there is none.
 pub fn get(at: At<'_>, name: &CStr) -> Result<Vec<u8>, SysError> {
-    let path = CBuf::proc_path("getxattr", at)?;
     grow(|room| {
-        let (value, len) = (room.as_mut_ptr().cast(), room.len());
-        fault::before("getxattr")?;
-        // SAFETY: both strings are NUL-terminated, `value` has room for `len` bytes.
-        let n = unsafe {
-            if follows(at) {
-                libc::getxattr(path.as_ptr(), name.as_ptr(), value, len)
-            } else {
-                libc::lgetxattr(path.as_ptr(), name.as_ptr(), value, len)
+        let (value, len) = (room.as_mut_ptr(), room.len());
+        let args = XattrArgs::new(value, len, 0);
+        let by_name = |file: *const c_char, flags: c_int| {
+            // SAFETY: the strings are NUL-terminated, `args` is one xattr_args whose value
+            // has room for `len` bytes.
+            unsafe {
+                libc::syscall(
+                    GETXATTRAT,
+                    at.raw(),
+                    file,
+                    flags,
+                    name.as_ptr(),
+                    &raw const args,
+                    size_of::<XattrArgs>(),
+                )
             }
         };
-        check_len("getxattr", n)
+        let by_path = |path: *const c_char, follow: bool| {
+            let call = if follow {
+                libc::getxattr
+            } else {
+                libc::lgetxattr
+            };
+            // SAFETY: both strings are NUL-terminated, `value` has room for `len` bytes.
+            unsafe { call(path, name.as_ptr(), value.cast(), len) as c_long }
+        };
+        reach("getxattr", at, by_name, by_path)
     })
 }
 
@@ -58,49 +146,70 @@ pub fn get_optional(at: At<'_>, name: &CStr) -> Result<Option<Vec<u8>>, SysError
 
 /// All names on `at`, each ended by NUL, as listxattr(2) gives them.
 pub fn list(at: At<'_>) -> Result<Vec<u8>, SysError> {
-    let path = CBuf::proc_path("listxattr", at)?;
     grow(|room| {
-        let (names, len) = (room.as_mut_ptr().cast(), room.len());
-        fault::before("listxattr")?;
-        // SAFETY: `path` is NUL-terminated, `names` has room for `len` bytes.
-        let n = unsafe {
-            if follows(at) {
-                libc::listxattr(path.as_ptr(), names, len)
-            } else {
-                libc::llistxattr(path.as_ptr(), names, len)
-            }
+        let (names, len) = (room.as_mut_ptr().cast::<c_char>(), room.len());
+        let by_name = |file: *const c_char, flags: c_int| {
+            // SAFETY: `file` is NUL-terminated, `names` has room for `len` bytes.
+            unsafe { libc::syscall(LISTXATTRAT, at.raw(), file, flags, names, len) }
         };
-        check_len("listxattr", n)
+        let by_path = |path: *const c_char, follow: bool| {
+            let call = if follow {
+                libc::listxattr
+            } else {
+                libc::llistxattr
+            };
+            // SAFETY: `path` is NUL-terminated, `names` has room for `len` bytes.
+            unsafe { call(path, names, len) as c_long }
+        };
+        reach("listxattr", at, by_name, by_path)
     })
 }
 
 /// Sets `name` on `at`, with XATTR_CREATE or XATTR_REPLACE in `flags`, or 0.
 pub fn set(at: At<'_>, name: &CStr, value: &[u8], flags: i32) -> Result<(), SysError> {
-    let path = CBuf::proc_path("setxattr", at)?;
-    let (data, len) = (value.as_ptr().cast(), value.len());
-    fault::before("setxattr")?;
-    // SAFETY: both strings are NUL-terminated, `data` is readable for `len` bytes.
-    let status = unsafe {
-        if follows(at) {
-            libc::setxattr(path.as_ptr(), name.as_ptr(), data, len, flags)
-        } else {
-            libc::lsetxattr(path.as_ptr(), name.as_ptr(), data, len, flags)
+    let args = XattrArgs::new(value.as_ptr(), value.len(), flags);
+    let by_name = |file: *const c_char, at_flags: c_int| {
+        // SAFETY: the strings are NUL-terminated, `args` is one xattr_args whose value is
+        // readable for its length.
+        unsafe {
+            libc::syscall(
+                SETXATTRAT,
+                at.raw(),
+                file,
+                at_flags,
+                name.as_ptr(),
+                &raw const args,
+                size_of::<XattrArgs>(),
+            )
         }
     };
-    check("setxattr", status).map(drop)
+    let by_path = |path: *const c_char, follow: bool| {
+        let call = if follow {
+            libc::setxattr
+        } else {
+            libc::lsetxattr
+        };
+        let (data, len) = (value.as_ptr().cast(), value.len());
+        // SAFETY: both strings are NUL-terminated, `data` is readable for `len` bytes.
+        c_long::from(unsafe { call(path, name.as_ptr(), data, len, flags) })
+    };
+    reach("setxattr", at, by_name, by_path).map(drop)
 }
 
 /// Removes `name` from `at`.
 pub fn remove(at: At<'_>, name: &CStr) -> Result<(), SysError> {
-    let path = CBuf::proc_path("removexattr", at)?;
-    fault::before("removexattr")?;
-    // SAFETY: both strings are NUL-terminated.
-    let status = unsafe {
-        if follows(at) {
-            libc::removexattr(path.as_ptr(), name.as_ptr())
-        } else {
-            libc::lremovexattr(path.as_ptr(), name.as_ptr())
-        }
+    let by_name = |file: *const c_char, flags: c_int| {
+        // SAFETY: both strings are NUL-terminated.
+        unsafe { libc::syscall(REMOVEXATTRAT, at.raw(), file, flags, name.as_ptr()) }
     };
-    check("removexattr", status).map(drop)
+    let by_path = |path: *const c_char, follow: bool| {
+        let call = if follow {
+            libc::removexattr
+        } else {
+            libc::lremovexattr
+        };
+        // SAFETY: both strings are NUL-terminated.
+        c_long::from(unsafe { call(path, name.as_ptr()) })
+    };
+    reach("removexattr", at, by_name, by_path).map(drop)
 }

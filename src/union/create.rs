@@ -106,10 +106,14 @@ impl Union {
         let dir = self.live_dir(parent)?;
         self.ensure(&dir, Need::Meta)?;
         let mut names = dir.as_dir()?.names.write();
-        self.check_absent(&dir, &names, name)?;
+        let absence = names.take_absence().filter(|a| a.name == *name);
+        if absence.is_none() || dir.is_removed() {
+            self.check_absent(&dir, &names, name)?;
+        }
         let fd = self.tree.upper_dir(&dir)?;
         let at = At::new(&*fd, name);
-        let way = self.in_the_way(&dir, &fd, name)?;
+        let in_upper = absence.map(|absence| absence.in_upper);
+        let way = self.in_the_way(&dir, &fd, name, in_upper)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
             how => {
@@ -191,12 +195,14 @@ impl Union {
         if there { Err(Errno::EEXIST) } else { Ok(()) }
     }
 
-    /// What the upper's part `fd` of `dir` has at a name that the union does not show.
+    /// What the upper's part `fd` of `dir` has at a name that the union does not show;
+    /// `has_entry` is whether it has an entry there, if that is known.
     pub(super) fn in_the_way(
         &self,
         dir: &Node,
         fd: &Arc<OwnedFd>,
         name: &Name,
+        has_entry: Option<bool>,
     ) -> Result<InTheWay> {
         let layer = self.tree.upper_layer()?;
         let hints = &dir.as_dir()?.upper_hints;
@@ -207,10 +213,18 @@ impl Union {
                 beside,
             });
         }
-        let has = match fs::stat(At::new(&**fd, name)) {
-            Ok(_) => UpperHas::Whiteout,
-            Err(e) if e.errno == Errno::ENOENT => UpperHas::Nothing,
-            Err(e) => return Err(e.errno),
+        let has_entry = match has_entry {
+            Some(known) => known,
+            None => match fs::stat(At::new(&**fd, name)) {
+                Ok(_) => true,
+                Err(e) if e.errno == Errno::ENOENT => false,
+                Err(e) => return Err(e.errno),
+            },
+        };
+        let has = if has_entry {
+            UpperHas::Whiteout
+        } else {
+            UpperHas::Nothing
         };
         Ok(InTheWay { has, beside })
     }
@@ -337,7 +351,7 @@ impl Union {
             // Where it is now tells whether it goes by the index.
             self.ensure(&node, self.need_of_link(&node))?;
             self.ensure(&dir, Need::Meta)?;
-            let mut names = dir.as_dir()?.names.write();
+            let mut names = dir.as_dir()?.changing();
             self.check_absent(&dir, &names, &name)?;
             let mut still = Vec::new();
             if let Err(busy) = hold_still([&node], &mut still) {
@@ -383,7 +397,7 @@ impl Union {
         let fd = self.tree.upper_dir(dir)?;
         let at = At::new(&*fd, name);
         let from = self.tree.upper_door(node)?;
-        let way = self.in_the_way(dir, &fd, name)?;
+        let way = self.in_the_way(dir, &fd, name, None)?;
         let upper = node.stack().upper.ok_or(Errno::EIO)?;
         if node.stack().data.is_some() {
             self.redirect_link(node, from.at())?;

@@ -10,6 +10,7 @@ use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
+use crate::node::dir::Absence;
 use crate::node::door::Part;
 use crate::node::lock::wait_for_copyup;
 use crate::node::stack::{DataBelow, Lower, Stack};
@@ -109,6 +110,9 @@ impl Union {
         let seen = self.see(&dir, &parts, &name)?;
         if seen.is_absent() {
             observe::cache(Cache::Absent, false);
+            let in_upper = dir.in_upper() && seen.first_has_entry();
+            names.note_absence(Absence { name, in_upper });
+            return Ok(None);
         }
         self.intern(&dir, &name, &parts, &seen)
     }

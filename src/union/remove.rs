@@ -56,7 +56,7 @@ impl Union {
         let name = self.existing_name(name)?;
         self.ensure(&dir, Need::Meta)?;
         loop {
-            let mut names = dir.as_dir()?.names.write();
+            let mut names = dir.as_dir()?.changing();
             let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
             drop(names);
             match outcome {
@@ -92,7 +92,7 @@ impl Union {
         if let Err(busy) = hold_still([node], &mut still) {
             return Ok(Try::Busy(busy));
         }
-        let mut inner = node.dir.as_ref().map(|part| part.names.write());
+        let mut inner = node.dir.as_ref().map(|part| part.changing());
         if let Some(inner) = &mut inner
             && !self.load(node, inner)?.is_empty()
         {

@@ -143,7 +143,7 @@ impl Union {
             return Ok(Try::Busy(busy));
         }
         let mut inner = match tgt {
-            Some(t) if !exchange => t.dir.as_ref().map(|part| part.names.write()),
+            Some(t) if !exchange => t.dir.as_ref().map(|part| part.changing()),
             _ => None,
         };
         if let (Some(inner), Some(t)) = (&mut inner, tgt)
@@ -397,7 +397,7 @@ impl Union {
             let stat = fs::stat(to.at())?;
             fs::mkdir(temp, 0o700)?;
             let owners = meta::OwnerMap::default();
-            meta::copy(to.at(), &stat, temp, &owners, false)?;
+            meta::copy((to.at(), &stat), (temp, &fs::stat(temp)?), &owners, false)?;
             layer.make_opaque(temp)?;
             meta::copy_times(&stat, temp)?;
             fs::rename(temp, to.at(), RENAME_EXCHANGE)
