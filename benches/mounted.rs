@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 fn subjects(setting: &str, plyfs: &str) -> Vec<String> {
     let mut subjects = vec!["overlay".into(), format!("plyfs=plyfs@{plyfs}")];
     if setting == "root" {
+        subjects.push("overlay:redirect_dir=on,metacopy=on,index=on".into());
         for io in ["cached", "passthrough"] {
             subjects.push(format!("plyfs {io}=plyfs@{plyfs}:io={io}"));
         }

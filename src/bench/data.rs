@@ -46,6 +46,11 @@ impl Sizes {
         self.count(1 << 30, 1 << 24)
     }
 
+    /// Bytes of the file that is copied up for long.
+    pub fn huge_bytes(&self) -> usize {
+        self.count(2 << 30, 1 << 24)
+    }
+
     /// Directories of the tree that is moved, a hundred files each.
     pub fn moved_dirs(&self) -> usize {
         self.count(100, 2)
@@ -88,6 +93,8 @@ pub enum Set {
     Big,
     /// One large file.
     Large,
+    /// One file that takes long to copy.
+    Huge,
     /// A tree that is moved as a whole.
     Moved,
     /// A few files of each size.
@@ -103,6 +110,7 @@ impl Set {
             Set::Small => "small",
             Set::Big => "big",
             Set::Large => "large",
+            Set::Huge => "huge",
             Set::Moved => "moved",
             Set::Sizes => "sizes",
             Set::Git => "git",
@@ -126,10 +134,14 @@ impl Set {
                 }
                 Ok(())
             }
-            Set::Large => {
+            Set::Large | Set::Huge => {
                 let dir = lowest(layers)?.join(self.dir());
                 fs::create_dir_all(&dir)?;
-                noise(&dir.join("file"), sizes.large_bytes())
+                let bytes = match self {
+                    Set::Huge => sizes.huge_bytes(),
+                    _ => sizes.large_bytes(),
+                };
+                noise(&dir.join("file"), bytes)
             }
             Set::Sizes => {
                 let dir = lowest(layers)?.join(self.dir());

@@ -40,6 +40,20 @@ pub fn summary(values: &[f64]) -> Option<Summary> {
     })
 }
 
+/// The value below which `percent` of all lie (the nearest rank); `None` where there is
+/// nothing. Sorts them.
+pub fn percentile<T: Ord + Copy>(values: &mut [T], percent: f64) -> Option<T> {
+    values.sort_unstable();
+    let rank = (values.len() as f64 * percent / 100.0).ceil() as usize;
+    values.get(rank.max(1) - 1).copied()
+}
+
+/// The geometric mean, which is the right one for ratios; `None` where there is nothing.
+pub fn geometric_mean(values: &[f64]) -> Option<f64> {
+    let sum: f64 = values.iter().map(|value| value.ln()).sum();
+    (!values.is_empty()).then(|| (sum / values.len() as f64).exp())
+}
+
 /// How a subject stands beside the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
@@ -93,6 +107,23 @@ mod tests {
         let ratio = ratio(&[2.0, 4.0, 9.0], &[1.0, 4.0, 3.0]).expect("three rounds");
         assert_eq!(ratio.of_medians, 4.0 / 3.0);
         assert_eq!((ratio.min, ratio.max), (1.0, 3.0));
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut values: Vec<u32> = (1..=100).rev().collect();
+        assert_eq!(percentile(&mut values, 50.0), Some(50));
+        assert_eq!(percentile(&mut values, 99.0), Some(99));
+        assert_eq!(percentile(&mut values, 100.0), Some(100));
+        assert_eq!(percentile(&mut [7], 1.0), Some(7));
+        assert_eq!(percentile::<u32>(&mut [], 50.0), None);
+    }
+
+    #[test]
+    fn twice_and_half_as_long_cancel_out() {
+        let mean = geometric_mean(&[0.5, 2.0, 1.0]).expect("three values");
+        assert!((mean - 1.0).abs() < 1e-12, "{mean}");
+        assert_eq!(geometric_mean(&[]), None);
     }
 
     #[test]

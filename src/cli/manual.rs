@@ -207,11 +207,16 @@ mod tests {
                 "plyfs-bench.1"
             ]
         );
-        let mount = String::from_utf8_lossy(&pages[1].1).replace("\\-", "-");
+        let page = |name: &str| {
+            let found = pages.iter().find(|(page, _)| page == name);
+            let (_, text) = found.expect("there is such a page");
+            String::from_utf8_lossy(text).replace("\\-", "-")
+        };
+        let mount = page("plyfs-mount.1");
         for (name, ..) in WORDS {
             assert!(mount.contains(name), "{name}");
         }
-        let bench = String::from_utf8_lossy(&pages[8].1).replace("\\-", "-");
+        let bench = page("plyfs-bench.1");
         for workload in workloads::all(&Sizes::new(1.0)) {
             assert!(bench.contains(&workload.name), "{}", workload.name);
         }

@@ -11,7 +11,7 @@
 use super::Layer;
 use crate::error::{Errno, SysError};
 use crate::merge::resolve::Sighting;
-use crate::sys::fs::{self, S_IFCHR, S_IFREG, SetTime, Stat};
+use crate::sys::fs::{self, S_IFREG, SetTime, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
@@ -159,14 +159,6 @@ impl Layer {
             }
         }
         Ok(false)
-    }
-
-    /// Makes a whiteout for `name` at `at`, a temporary name or its own place.
-    ///
-    /// # Errors
-    /// mknodat's; EEXIST where something is there.
-    pub fn make_whiteout_device(&self, at: At<'_>) -> Result<(), SysError> {
-        fs::mknod(at, S_IFCHR, (0, 0))
     }
 
     /// Makes the whiteout file for `name` in `dir`.

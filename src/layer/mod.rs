@@ -12,6 +12,7 @@ pub mod probe;
 pub mod redirect;
 pub mod scratch;
 pub mod volatile;
+pub mod whiteouts;
 
 use crate::error::SysError;
 use crate::sys::fs::{self, Stat};

@@ -9,6 +9,7 @@
 //! ```
 
 use super::volatile;
+use super::whiteouts::SharedWhiteout;
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
@@ -39,6 +40,7 @@ pub struct Scratch {
     index: Option<Arc<OwnedFd>>,
     next: AtomicU64,
     mount: u32,
+    whiteout: SharedWhiteout,
 }
 
 impl Scratch {
@@ -79,6 +81,7 @@ impl Scratch {
             index,
             next: AtomicU64::new(1),
             mount: RandomState::new().hash_one(()) as u32,
+            whiteout: SharedWhiteout::default(),
         })
     }
 
@@ -102,9 +105,23 @@ impl Scratch {
         format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
+    /// Makes a whiteout device at `at`, in the upper or among the temporaries.
+    ///
+    /// # Errors
+    /// mknodat's or linkat's; EEXIST where something is there.
+    pub fn make_whiteout(&self, at: At<'_>) -> Result<(), SysError> {
+        self.whiteout.make(self, at)
+    }
+
     /// Removes a temporary, file or tree; what remains is swept at the next mount.
     pub fn discard(&self, name: &[u8]) {
         best_effort("discard a temporary", remove_tree(&self.dir, name));
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.whiteout.release(self);
     }
 }
 

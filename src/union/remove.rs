@@ -172,11 +172,11 @@ impl Union {
         }
         match how {
             Removal::Whiteout if files => Ok(()),
-            Removal::Whiteout => Ok(layer.make_whiteout_device(at)?),
+            Removal::Whiteout => Ok(scratch.make_whiteout(at)?),
             Removal::Replace if !files => {
                 let temp_name = scratch.temp_name();
                 let temp = At::new(scratch.dir(), &temp_name);
-                layer.make_whiteout_device(temp)?;
+                scratch.make_whiteout(temp)?;
                 let flags = if is_dir { RENAME_EXCHANGE } else { 0 };
                 let moved = fs::rename(temp, at, flags);
                 if is_dir || moved.is_err() {

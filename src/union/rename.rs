@@ -316,7 +316,7 @@ impl Union {
             return Err(e.errno);
         }
         // The mark that overlayfs knows takes its place.
-        let device = layer.make_whiteout_device(from.at());
+        let device = self.scratch()?.make_whiteout(from.at());
         if best_effort("leave a whiteout behind", device).is_some() {
             self.drop_whiteout_file(&from.fd, from.name);
         }
@@ -326,7 +326,6 @@ impl Union {
     /// The same without whiteout files: a whiteout is put at the target, where it shows
     /// nothing or hides what is about to be replaced, and changes places with the source.
     fn change_places_with_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
-        let layer = self.tree.upper_layer()?;
         let scratch = self.scratch()?;
         let temp_name = scratch.temp_name();
         let temp = At::new(scratch.dir(), &temp_name);
@@ -335,7 +334,7 @@ impl Union {
             Err(e) if e.errno == Errno::ENOENT => false,
             Err(e) => return Err(e.errno),
         };
-        layer.make_whiteout_device(temp)?;
+        scratch.make_whiteout(temp)?;
         let flags = if replaces {
             RENAME_EXCHANGE
         } else {

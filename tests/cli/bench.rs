@@ -126,6 +126,38 @@ fn a_workload_that_fails_is_told_and_the_others_are_measured() {
 }
 
 #[test]
+fn a_subject_that_cannot_be_mounted_is_refused_or_left_out() {
+    if !can_run_as_user() {
+        return;
+    }
+    let stage = stage();
+    let call = |more: &[&str]| {
+        let mut args = vec!["bench", "here", "--only=create"];
+        args.extend(["--subject=bare", "--subject=plyfs:nonsense"]);
+        args.extend(LITTLE);
+        args.extend(more);
+        run(&mut stage.plyfs_as_user(&args), LIMIT).expect("it ends in time")
+    };
+    let cause = "option nonsense: no such option; see plyfs-mount(1) for those there are";
+    let out = call(&[]);
+    assert_eq!(out.status.code(), Some(1), "{}", told(&out));
+    assert_eq!(
+        stderr(&out),
+        format!(
+            "plyfs: subject plyfs nonsense: it cannot be mounted here: {cause}; leave it out, \
+             try another DIR or --setting, or give --lenient\n"
+        )
+    );
+    let out = call(&["--lenient"]);
+    assert!(out.status.success(), "{}", told(&out));
+    let first = stderr(&out).lines().next().map(str::to_owned);
+    assert_eq!(
+        first,
+        Some(format!("plyfs: plyfs nonsense: left out: {cause}"))
+    );
+}
+
+#[test]
 fn stopped_by_a_signal_nothing_is_left() {
     if !can_run_as_user() {
         return;

@@ -4,7 +4,9 @@ use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
 use super::support::sys::{self, Stat};
 use std::collections::HashSet;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const LINKED: &[&str] = &[
     "file d",
@@ -76,4 +78,43 @@ fn links_of_what_takes_no_user_xattrs_can_be_changed_and_removed() {
         want
     );
     shell(mounted.path(), "cmp e f");
+}
+
+/// As overlayfs does: a deletion takes no inode of the upper.
+#[test]
+fn whiteouts_are_links_of_one_and_none_is_left_in_work() {
+    let Some(lab) = Lab::new() else { return };
+    let layer = lab.layer(
+        "l",
+        MarkFormat::Overlay,
+        &["file a", "file b", "dir d", "file d/c"],
+    );
+    let mounted = lab.mount("shared", &[layer]);
+    shell(mounted.path(), "rm -r a b d");
+    drop(mounted);
+    let whiteouts = ["a", "b", "d"].map(|name| {
+        let stat = std::fs::symlink_metadata(lab.upper("shared").join(name)).expect("a whiteout");
+        assert!(
+            stat.file_type().is_char_device() && stat.rdev() == 0,
+            "{name}"
+        );
+        stat.ino()
+    });
+    assert_eq!(whiteouts, [whiteouts[0]; 3]);
+    let work = lab.path("w-shared/work");
+    let left = || {
+        std::fs::read_dir(&work)
+            .expect("the work directory")
+            .count()
+    };
+    let started = Instant::now();
+    while left() > 0 {
+        // umount(2) does not wait for the daemon.
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{} left",
+            left()
+        );
+        std::thread::yield_now();
+    }
 }

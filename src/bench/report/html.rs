@@ -1,7 +1,7 @@
 //! The report as one page that needs nothing else.
 
 use super::svg::{Curves, curves, escaped, key, ratios};
-use super::table::{failures, setting, short};
+use super::table::{failures, range, setting, short};
 use super::{Outcome, Report, Row, time};
 use crate::bench::workloads::grouped;
 
@@ -222,6 +222,17 @@ fn table(report: &Report) -> String {
             out.push_str("</tr>\n");
         }
     }
+    if report.rows.len() > 1 {
+        out.push_str("<tr class=\"group\"><th>geometric mean of the ratios</th>");
+        for subject in &report.subjects {
+            out.push_str("<td></td>");
+            if subject.label != report.reference {
+                let mean = report.mean(&subject.label).map_or("-".into(), short);
+                out.push_str(&format!("<td class=\"ratio\">{}</td>", escaped(&mean)));
+            }
+        }
+        out.push_str("</tr>\n");
+    }
     out.push_str("</tbody></table></div>\n");
     let mut failed = failures(report).peekable();
     if failed.peek().is_some() {
@@ -257,12 +268,11 @@ fn cells(outcome: Option<&Outcome>, is_reference: bool) -> String {
                     r if r > 1.0 + NOTABLE => "ratio bad",
                     _ => "ratio",
                 };
-                format!(
-                    "<td class=\"{class}\">{} <small>{}-{}</small></td>",
-                    short(ratio.of_medians),
-                    short(ratio.min),
-                    short(ratio.max)
-                )
+                let range = range(&ratio).map_or(String::new(), |range| {
+                    format!(" <small>{}</small>", escaped(&range))
+                });
+                let ratio = escaped(&short(ratio.of_medians));
+                format!("<td class=\"{class}\">{ratio}{range}</td>")
             }),
     );
     out

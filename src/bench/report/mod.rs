@@ -6,7 +6,7 @@ pub mod svg;
 pub mod table;
 
 use super::machine::Machine;
-use super::stats::{Ratio, Summary, ratio, summary};
+use super::stats::{Ratio, Summary, geometric_mean, ratio, summary};
 use serde::{Deserialize, Serialize};
 
 /// Everything that one run found out.
@@ -104,6 +104,24 @@ impl Row {
     }
 }
 
+impl Report {
+    /// The geometric mean of all ratios of the subject called `label`, over those rows
+    /// that have one for every subject.
+    pub fn mean(&self, label: &str) -> Option<f64> {
+        let all_have = |row: &&Row| {
+            let mut labels = self.subjects.iter().map(|subject| &subject.label);
+            labels.all(|label| row.of(label).is_some_and(|outcome| outcome.ratio.is_some()))
+        };
+        let ratios: Vec<f64> = self
+            .rows
+            .iter()
+            .filter(all_have)
+            .filter_map(|row| Some(row.of(label)?.ratio?.of_medians))
+            .collect();
+        geometric_mean(&ratios)
+    }
+}
+
 /// A time for people, with three digits.
 pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
@@ -155,7 +173,7 @@ pub(crate) mod tests {
             title: "walk <warm> & \"quick\"".into(),
             results: vec![
                 outcome("overlayfs", &[1.0, 2.0, 3.0], None),
-                outcome("plyfs", &[0.5, 1.0, 1.5], None),
+                outcome("plyfs", &[0.6, 1.0, 1.2], None),
                 outcome("broken", &[], Some("it <broke>")),
             ],
         };

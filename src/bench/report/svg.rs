@@ -19,6 +19,9 @@ const AXIS: f64 = 24.0;
 /// How many colours the page has.
 const COLOURS: usize = 7;
 
+/// How many shapes there are.
+const SHAPES: usize = 7;
+
 /// The ratios that a plot shows at most; what lies beyond is drawn at its edge.
 const EXTENT: (f64, f64) = (0.02, 50.0);
 
@@ -41,18 +44,24 @@ pub fn escaped(text: &str) -> String {
 fn mark(index: usize, x: f64, y: f64) -> String {
     let class = format!("c{}", index % COLOURS);
     let r = 4.5;
-    match index % 4 {
+    let path = |d: String| format!("<path class=\"{class}\" d=\"{d}\"/>");
+    match index % SHAPES {
         1 => format!("<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r}\"/>"),
-        2 => format!(
-            "<path class=\"{class}\" d=\"M{x:.1} {:.1}l{r} {}h-{}z\"/>",
+        2 => path(format!(
+            "M{x:.1} {:.1}l{r} {}h-{}z",
             y - r,
             r * 1.8,
             r * 2.0
-        ),
-        3 => format!(
-            "<path class=\"{class}\" d=\"M{x:.1} {:.1}l{r} {r}l-{r} {r}l-{r} -{r}z\"/>",
-            y - r
-        ),
+        )),
+        3 => path(format!("M{x:.1} {:.1}l{r} {r}l-{r} {r}l-{r} -{r}z", y - r)),
+        4 => path(format!(
+            "M{x:.1} {:.1}l{r} -{}h-{}z",
+            y + r,
+            r * 1.8,
+            r * 2.0
+        )),
+        5 => path(format!("M{:.1} {:.1}h9v3h-9z", x - 4.5, y - 1.5)),
+        6 => path(format!("M{:.1} {:.1}v9h3v-9z", x - 1.5, y - 4.5)),
         _ => format!(
             "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\"/>",
             x - 4.0,

@@ -1,6 +1,7 @@
 //! The report for a terminal.
 
 use super::{Outcome, Report, Row};
+use crate::bench::stats::Ratio;
 
 /// Cells of one line.
 type Cells = Vec<String>;
@@ -22,6 +23,9 @@ pub fn write(report: &Report) -> String {
         let heading = (row.group != group).then(|| row.group.clone());
         group = &row.group;
         lines.push((heading, cells(report, row)));
+    }
+    if report.rows.len() > 1 {
+        lines.push((Some("all".into()), mean_cells(report)));
     }
     text.push_str(&aligned(&lines));
     for (row, outcome) in failures(report) {
@@ -90,15 +94,24 @@ fn cells(report: &Report, row: &Row) -> Cells {
         );
         if subject.label != report.reference {
             cells.push(match outcome.and_then(|outcome| outcome.ratio) {
-                Some(ratio) if ratio.max < 0.001 => short(ratio.of_medians),
-                Some(ratio) => format!(
-                    "{} ({}-{})",
-                    short(ratio.of_medians),
-                    short(ratio.min),
-                    short(ratio.max)
-                ),
+                Some(ratio) => match range(&ratio) {
+                    Some(range) => format!("{} ({range})", short(ratio.of_medians)),
+                    None => short(ratio.of_medians),
+                },
                 None => "-".into(),
             });
+        }
+    }
+    cells
+}
+
+fn mean_cells(report: &Report) -> Cells {
+    let mut cells = vec!["geometric mean of the ratios".to_owned()];
+    for subject in &report.subjects {
+        cells.push(String::new());
+        if subject.label != report.reference {
+            let mean = report.mean(&subject.label);
+            cells.push(mean.map_or("-".into(), short));
         }
     }
     cells
@@ -113,6 +126,12 @@ pub fn short(ratio: f64) -> String {
         r if r < 0.001 => "<0.001".into(),
         r => format!("{r:.3}"),
     }
+}
+
+/// The ratios of the best and the worst round; `None` where that says nothing more.
+pub fn range(ratio: &Ratio) -> Option<String> {
+    let (min, max) = (short(ratio.min), short(ratio.max));
+    (min != max).then(|| format!("{min}-{max}"))
 }
 
 /// Every outcome that is none, with its row.
@@ -168,7 +187,7 @@ mod tests {
         for expected in [
             "[looking and reading]",
             "100 ms/op",
-            "0.50 (0.50-0.50)",
+            "0.50 (0.40-0.60)",
             "walk-warm, broken: it <broke>",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");

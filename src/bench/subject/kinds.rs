@@ -49,12 +49,21 @@ impl Subject for Overlay {
     }
 
     fn mount(&self, stack: &Stack, at: &Path) -> io::Result<Mounted> {
-        let mut data = layer_words(stack)?;
+        // The words have to fit into one page: the paths are relative to the directory
+        // that has them all.
+        let base = stack.lowers.first().and_then(|lower| lower.parent());
+        let base = base
+            .filter(|base| at.starts_with(base))
+            .unwrap_or(Path::new("/"));
+        let mut data = layer_words(&stack.relative_to(base))?;
         if !self.words.is_empty() {
             data.push(',');
             data.push_str(&self.words);
         }
-        mount::mount("overlay", at, "overlay", Flags::default(), &data)?;
+        std::env::set_current_dir(base)?;
+        let mounted = mount::mount("overlay", at, "overlay", Flags::default(), &data);
+        std::env::set_current_dir("/")?;
+        mounted?;
         Ok(Mounted {
             at: at.to_owned(),
             server: None,

@@ -52,6 +52,19 @@ pub struct Stack {
     pub said: PathBuf,
 }
 
+impl Stack {
+    /// The same, its layers named as seen from `base` where they lie below it.
+    fn relative_to(&self, base: &Path) -> Stack {
+        let short = |path: &Path| path.strip_prefix(base).unwrap_or(path).to_owned();
+        Stack {
+            lowers: self.lowers.iter().map(|lower| short(lower)).collect(),
+            upper: short(&self.upper),
+            work: short(&self.work),
+            said: self.said.clone(),
+        }
+    }
+}
+
 /// A way of showing a stack.
 pub trait Subject: Debug {
     /// What the report calls it.

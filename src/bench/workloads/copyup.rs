@@ -45,13 +45,12 @@ fn change_each(name: &str, size: usize, count: usize) -> io::Result<Work> {
     let names: Vec<_> = (0..count)
         .map(|i| format!("{}/{name}/f{i}", Set::Sizes.dir()))
         .collect();
-    let work = Work::timed(count, || {
+    Work::timed(count, || {
         names.iter().try_for_each(|name| {
             let file = OpenOptions::new().write(true).open(name)?;
             file.write_all_at(b"x", size as u64 / 2)
         })
-    })?;
-    Ok(work.of_bytes(count * size))
+    })
 }
 
 fn first_write(ground: &Ground) -> io::Result<Work> {

@@ -8,6 +8,7 @@ pub mod create;
 pub mod large;
 pub mod programs;
 pub mod read;
+pub mod wait;
 
 use super::data::{self, Set, Sizes};
 use super::package;
@@ -77,6 +78,8 @@ pub enum Group {
     Programs,
     /// Several clients at once.
     Clients,
+    /// How long one operation takes.
+    Waiting,
 }
 
 impl Group {
@@ -90,6 +93,7 @@ impl Group {
             Group::Data => "large files",
             Group::Programs => "programs",
             Group::Clients => "clients",
+            Group::Waiting => "waiting",
         }
     }
 }
@@ -258,6 +262,7 @@ pub fn all(sizes: &Sizes) -> Vec<Workload> {
     all.extend(large::workloads(sizes));
     all.extend(programs::workloads(sizes));
     all.extend(clients::workloads(sizes));
+    all.extend(wait::workloads(sizes));
     all
 }
 

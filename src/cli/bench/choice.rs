@@ -32,8 +32,8 @@ pub struct Choice {
     skip: Vec<String>,
 }
 
-/// Most lower layers that fit in one page of mount(2)'s words.
-const LAYERS_MAX: usize = 40;
+/// Most lower layers that overlayfs takes.
+const LAYERS_MAX: usize = 500;
 
 /// The scale and the rounds of `--quick`.
 const QUICK: (f64, usize) = (0.05, 3);

@@ -8,6 +8,7 @@ use crate::layer::keys::Keys;
 use crate::layer::marks::{Hints, hidden_by_file, is_mark_name};
 use crate::layer::private::Space;
 use crate::layer::scratch::remove_tree;
+use crate::layer::whiteouts;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -130,7 +131,7 @@ impl Here<'_, '_> {
     fn mark_file(&mut self, entry: &Entry) -> Result<(), MountError> {
         let hidden = hidden_by_file(&entry.name).unwrap_or_default();
         if self.dir.entry(hidden).is_none() && self.hides(hidden)? {
-            let made = self.dir.upper.make_whiteout_device(self.dir.at(hidden));
+            let made = whiteouts::make_apart(self.dir.at(hidden));
             made.map_err(|e| unfit(self.dir.shown_entry(hidden), e.errno))?;
             self.job.tally.converted += 1;
         }
@@ -152,7 +153,7 @@ impl Here<'_, '_> {
             return self.remove(&entry.name);
         }
         let temp = At::new(self.scratch, TEMPORARY);
-        let made = self.dir.upper.make_whiteout_device(temp);
+        let made = whiteouts::make_apart(temp);
         let put = made.and_then(|()| fs::rename(temp, self.dir.at(&entry.name), 0));
         if put.is_err() {
             best_effort("discard a temporary", fs::unlink(temp));
