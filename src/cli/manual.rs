@@ -204,6 +204,10 @@ fn meaning(effect: Effect) -> &'static str {
         Effect::Timeout => "How long the kernel may cache; for ever if it is not given.",
         Effect::Marks => "The formats of whiteouts and opaque marks.",
         Effect::UserXattr => "Write marks in user.overlay xattrs.",
+        Effect::Uuid => {
+            "off lets the UUID of the layers' filesystem change between mounts; null, auto and \
+             on are the same here, for FUSE shows no identity of a filesystem; auto."
+        }
         Effect::Index => "Whether hard links stay whole across copy-up; on.",
         Effect::Redirect => {
             "Whether directories with lower content are renamed by a redirect, and whether \

@@ -143,6 +143,8 @@ pub enum Effect {
     Marks,
     /// Marks in `user.` xattrs.
     UserXattr,
+    /// Whose UUIDs count.
+    Uuid,
     /// Hard links kept whole.
     Index,
     /// Renames of merged directories.
@@ -216,7 +218,7 @@ pub const WORDS: &[Known] = {
     use Effect::{
         CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
         Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype,
-        Threads, Timeout, Upper, UserXattr, Volatile, Work,
+        Threads, Timeout, Upper, UserXattr, Uuid, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -230,6 +232,7 @@ pub const WORDS: &[Known] = {
         ("marks", Value("auto|overlay|files"), Marks),
         ("userxattr", Nothing, UserXattr),
         ("index", Value("on|off"), Index),
+        ("uuid", Value("off|null|auto|on"), Uuid),
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
         ("copyup", Value("write|open"), CopyUp),
@@ -288,6 +291,7 @@ pub const WORDS: &[Known] = {
         ("noacl", Nothing, NoEffect),
         ("context", Value("LABEL"), NoEffect),
         ("xino", Value("on|off|auto"), NoEffect),
+        ("nfs_export", Value("on|off"), NoEffect),
         ("defaults", Nothing, Fstab),
         ("auto", Nothing, Fstab),
         ("noauto", Nothing, Fstab),

@@ -97,6 +97,22 @@ pub enum Io {
     Passthrough,
 }
 
+/// Whose UUIDs count (`uuid=`). Three of the values say what overlayfs shows as `f_fsid`,
+/// for which FUSE has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uuid {
+    /// No layer's: origins are kept and believed without the UUID of their filesystem, so
+    /// that it may change.
+    Off,
+    /// The layers'.
+    Null,
+    /// The layers'.
+    #[default]
+    Auto,
+    /// The layers'.
+    On,
+}
+
 /// How long the kernel may trust what it was told (`timeout=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CacheTimeout {
@@ -211,6 +227,8 @@ pub struct MountPlan {
     pub respect_mounts: bool,
     /// What is on the disk when.
     pub durability: Durability,
+    /// Whose UUIDs count.
+    pub uuid: Uuid,
     /// Keep hard links whole across copy-up and remounts (`index=`).
     pub index: bool,
     /// Renames of merged directories.
@@ -243,6 +261,7 @@ impl MountPlan {
             owners: OwnerView::default(),
             respect_mounts: false,
             durability: Durability::default(),
+            uuid: Uuid::default(),
             index: true,
             redirects: Redirects::default(),
             metacopy: true,

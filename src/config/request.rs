@@ -2,7 +2,7 @@
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
 use super::plan::{
-    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, XattrSpace,
+    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, Uuid, XattrSpace,
 };
 use crate::error::MountError;
 use std::ffi::OsStr;
@@ -35,6 +35,8 @@ pub struct Request {
     pub durability: Durability,
     /// How data is read and written.
     pub io: Io,
+    /// Whose UUIDs count.
+    pub uuid: Uuid,
     /// Hard links kept whole.
     pub index: bool,
     /// Renames of merged directories.
@@ -70,6 +72,7 @@ impl Default for Request {
             timeout: CacheTimeout::default(),
             copyup: CopyUpAt::default(),
             durability: Durability::default(),
+            uuid: Uuid::default(),
             io: Io::default(),
             index: true,
             redirects: Redirects::default(),
@@ -217,6 +220,15 @@ impl Request {
             Effect::UserXattr => self.xattrs = XattrSpace::User,
             Effect::Index => {
                 self.index = choice(word, &text, &[("on", true), ("off", false)])?;
+            }
+            Effect::Uuid => {
+                let all = [
+                    ("off", Uuid::Off),
+                    ("null", Uuid::Null),
+                    ("auto", Uuid::Auto),
+                    ("on", Uuid::On),
+                ];
+                self.uuid = choice(word, &text, &all)?;
             }
             Effect::Redirect => {
                 let all = [

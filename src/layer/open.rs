@@ -4,7 +4,7 @@ use super::dirfds::{DirFds, RealDir};
 use super::marks::Known;
 use super::scratch::{MOUNT_PATIENCE, SETTLING, Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
-use crate::config::plan::{Durability, MountPlan, UpperPlan};
+use crate::config::plan::{Durability, MountPlan, UpperPlan, Uuid};
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_PATH, O_RDONLY};
@@ -40,13 +40,35 @@ pub fn open_layers(plan: &MountPlan) -> Result<LayerSet, MountError> {
     let first = usize::from(upper.is_some());
     let lowers = open_lowers(plan, first)?;
     let data_only = open_data_only(plan, first + lowers.len())?;
-    Ok(LayerSet {
+    let mut layers = LayerSet {
         upper,
         lowers,
         data_only,
         scratch,
         fds,
-    })
+    };
+    heed_uuids(plan, &mut layers);
+    Ok(layers)
+}
+
+/// With `uuid=off` no file is told by its filesystem's UUID, which takes that all layers
+/// are on one filesystem (as overlayfs has it).
+fn heed_uuids(plan: &MountPlan, layers: &mut LayerSet) {
+    if plan.uuid != Uuid::Off {
+        return;
+    }
+    let mut devices = layers.upper.iter().chain(&layers.lowers).map(|l| l.dev);
+    let first = devices.next();
+    if devices.any(|dev| Some(dev) != first) {
+        log::warn!("uuid=off: without effect, for the layers are on several filesystems");
+        return;
+    }
+    for layer in layers.upper.iter_mut().chain(&mut layers.lowers) {
+        // Nobody else has it yet.
+        if let Some(layer) = Arc::get_mut(layer) {
+            layer.caps.uuid = Default::default();
+        }
+    }
 }
 
 fn open_lowers(plan: &MountPlan, first: usize) -> Result<Vec<Arc<Layer>>, MountError> {
@@ -92,7 +114,7 @@ pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountErro
     caps.trusted &= !trusted.is_err_and(|e| e.errno == Errno::EOPNOTSUPP);
     let lowers = open_lowers(plan, 1)?;
     let data_only = open_data_only(plan, 1 + lowers.len())?;
-    let layers = LayerSet {
+    let mut layers = LayerSet {
         lowers,
         data_only,
         scratch: None,
@@ -110,6 +132,7 @@ pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountErro
             root: Arc::new(rooms.upper),
         })),
     };
+    heed_uuids(plan, &mut layers);
     Ok((layers, rooms.work))
 }
 

@@ -22,7 +22,8 @@ use crate::support::tree::{self, Tree};
 /// The calls that change a layer, or answer a request.
 const CALLS: &str = "mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,openat,openat2,pwrite64,pwritev,\
                      copy_file_range,ftruncate,fallocate,fchown,fchownat,fchmod,fchmodat,utimensat,setxattr,\
-                     fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,ioctl,writev,fsync,close";
+                     fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,ioctl,writev,fsync,fdatasync,\
+                     sync_file_range,close";
 
 const LOWER: &[&str] = &[
     "dir d 750",

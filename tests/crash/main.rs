@@ -1,6 +1,7 @@
 //! What is left when something fails or everything ends: a system call that fails, a daemon that
 //! is killed, a power cut.
 
+mod btrfs;
 mod disk;
 mod fault;
 mod inside;
@@ -10,6 +11,7 @@ mod outside;
 mod power;
 mod recording;
 mod scenes;
+mod synced;
 mod workload;
 mod wrong;
 mod yard;

@@ -92,7 +92,7 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
         };
         let history = |ino: &u64| record.history(kind, cut.at, range.clone(), *ino);
         let mut histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
-        if kind == Kind::Btrfs && !is_strict && record.left_since(range, path) {
+        if kind == Kind::Btrfs && !is_strict && record.may_be_uncovered(range, path) {
             histories.extend(states[0].get(path).map(|file| vec![file]));
         }
         found.extend(judge_file(

@@ -367,16 +367,17 @@ impl Record {
 }
 
 impl Record {
-    /// Whether what was at `path`, or above it, was renamed in `range`. btrfs may show the new name
-    /// after a power cut without the whiteout that came to the old one in the same call, and then
-    /// what lies below is back there; overlayfs on btrfs has the same.
-    pub fn left_since(&self, range: RangeInclusive<usize>, path: &str) -> bool {
+    /// Whether `path`, or what is above it, was renamed in `range`, or became a directory. btrfs may
+    /// show the new name after a power cut without the whiteout that came to the old one in the same
+    /// call, or neither the new directory nor the whiteout with which it changed places (see
+    /// `btrfs.rs`), and then what lies below is back there; overlayfs on btrfs has the same.
+    pub fn may_be_uncovered(&self, range: RangeInclusive<usize>, path: &str) -> bool {
         let lines = &self.work[*range.start()..(*range.end()).min(self.work.len())];
         lines.iter().any(|line| {
-            let from = line
-                .strip_prefix("rename ")
-                .and_then(|l| l.split(' ').next());
-            from.is_some_and(|from| format!("{path}/").starts_with(&format!("/{from}/")))
+            let (verb, names) = line.split_once(' ').unwrap_or_default();
+            let moves = matches!(verb, "rename" | "exchange" | "mkdir");
+            let is_above = |name: &str| format!("{path}/").starts_with(&format!("/{name}/"));
+            moves && names.split(' ').any(is_above)
         })
     }
 }

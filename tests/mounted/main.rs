@@ -8,6 +8,7 @@ mod hostile;
 mod hostile_index;
 mod hostile_marks;
 mod hostile_metacopy;
+mod identity;
 mod links;
 mod metacopy;
 mod names;

@@ -197,6 +197,7 @@ impl Request {
             timeout: self.timeout,
             copyup: self.copyup,
             durability: self.durability,
+            uuid: self.uuid,
             io: self.io,
             index: self.index,
             redirects: self.redirects,

@@ -55,6 +55,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         owners: OwnerView::OverflowIsRoot,
         respect_mounts: true,
         durability: settings.durability,
+        uuid: settings.uuid,
         index: settings.index,
         redirects: settings.redirects,
         metacopy: settings.spares_data(),
