@@ -4,6 +4,7 @@ use super::lookup::Seen;
 use super::remove::Try;
 use super::told::Target;
 use super::{Entry, Union, told};
+use crate::config::plan::Durability;
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::dirfds::open_listing;
@@ -199,6 +200,9 @@ impl Union {
         let layer = self.tree.upper_layer()?;
         let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
         for step in &steps {
+            if matches!(step, Step::MoveLeavingWhiteout | Step::Exchange) {
+                self.sync_copies(std::iter::once(src).chain(tgt.filter(|_| exchange)))?;
+            }
             self.step(*step, (from, src), (to, tgt))?;
         }
         if beside || layer.caps.writes_files && steps.contains(&Step::EmptyTarget) {
@@ -263,6 +267,24 @@ impl Union {
         });
         if own.is_some_and(|own| own != node.ino) {
             copyup::mark_impure(&self.tree, end.dir, &end.fd)?;
+        }
+        Ok(())
+    }
+
+    /// Where a file that is synced is logged apart from others (btrfs), syncs those of
+    /// `nodes` that were copied up since the last sync. A whiteout comes into the log with
+    /// the next sync of anything beside it, and then what was moved from there has to be
+    /// in the log as well, or a power cut leaves it under neither name.
+    fn sync_copies<'n>(&self, nodes: impl Iterator<Item = &'n Arc<Node>>) -> Result<()> {
+        let apart = self.tree.upper_layer()?.logs_files_apart();
+        if !apart || self.settings.durability == Durability::Volatile {
+            return Ok(());
+        }
+        for node in nodes.filter(|n| n.in_upper() && !n.is_on_disk()) {
+            if node.is_file() || node.is_dir() {
+                self.fsync(node.ino, false)?;
+                node.set_on_disk(true);
+            }
         }
         Ok(())
     }
