@@ -46,7 +46,7 @@ impl Place {
     /// name is known.
     pub fn path(&self) -> Option<Vec<u8>> {
         // From its end, for that is where the way begins.
-        let mut path = Vec::with_capacity(128);
+        let mut path = Vec::with_capacity(64);
         let mut dir = match self {
             Place::Root => return Some(b".".to_vec()),
             Place::Named(parent, name) => {

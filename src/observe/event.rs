@@ -26,7 +26,7 @@ pub enum What {
         /// Which.
         mark: Mark,
         /// Where a redirect leads.
-        target: Option<Box<[u8]>>,
+        target: Option<Vec<u8>>,
     },
 }
 
@@ -40,7 +40,7 @@ pub struct Event {
     /// What happened.
     pub what: What,
     /// What it happened to, from the root of the union; `None` where it had no name any more.
-    pub path: Option<Box<[u8]>>,
+    pub path: Option<Vec<u8>>,
     /// What somebody did.
     pub cause: Cause,
     /// Who: the thread that the kernel names, 0 where it names none.
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(got["path_hex"], "61ff0a22");
         let redirect = What::Mark {
             mark: Mark::Redirect,
-            target: Some(b"/\xfe"[..].into()),
+            target: Some(b"/\xfe".to_vec()),
         };
         let got = event("ä".as_bytes(), redirect);
         assert_eq!(

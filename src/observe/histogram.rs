@@ -56,10 +56,11 @@ impl Counter {
 
 /// Durations as they come in; one thread at a time records.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Histogram {
-    buckets: [Counter; BUCKETS],
     sum: Counter,
     max: AtomicU64,
+    buckets: [Counter; BUCKETS],
 }
 
 impl Default for Histogram {

@@ -168,7 +168,7 @@ pub fn type_name(mode: u32) -> &'static str {
     }
 }
 
-fn cut(mut bytes: Vec<u8>) -> Box<[u8]> {
+fn cut(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.truncate(PATH_MAX);
-    bytes.into()
+    bytes
 }

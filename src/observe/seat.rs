@@ -31,7 +31,7 @@ pub(super) struct Place {
     observer: Option<Arc<Observer>>,
     shard: Option<Arc<Shard>>,
     clock: Option<Clock>,
-    command: Option<Command>,
+    command: Option<Box<Command>>,
 }
 
 /// The command of the last process that was asked for.
@@ -48,6 +48,8 @@ struct Command {
 /// of a file, in less time.
 const SAME_COMMAND: Duration = Duration::from_micros(200);
 
+/// What every request touches, close together.
+#[repr(align(64))]
 pub(super) struct Seat {
     place: RefCell<Place>,
     doing: Cell<Option<Doing>>,
@@ -101,11 +103,13 @@ impl Place {
             return known.name.clone();
         }
         let file = File::open(format!("/proc/{pid}/comm"));
-        self.command = file.ok().map(|file| Command {
-            pid,
-            file,
-            name: Arc::default(),
-            at: 0,
+        self.command = file.ok().map(|file| {
+            Box::new(Command {
+                pid,
+                file,
+                name: Arc::default(),
+                at: 0,
+            })
         });
         if let Some(new) = &mut self.command
             && new.read(clock)
@@ -133,7 +137,7 @@ impl Command {
     }
 }
 
-/// Has this thread count for `observer`.
+/// As [`Place::sit`].
 pub(super) fn sit(observer: &Arc<Observer>) {
     on_place(|place| place.sit(observer));
 }
@@ -175,17 +179,22 @@ pub(super) fn update(change: impl FnOnce(&mut Doing)) {
 }
 
 pub(super) fn begin(observer: &Arc<Observer>, kind: Kind, pid: u32) -> Span {
-    sit(observer);
-    set_doing(Some(Doing {
-        kind,
-        cause: kind.cause(),
-        pid,
-        since: (observer.clock.now)(),
-        failed: false,
-        bytes: 0,
-        reflink: false,
-    }));
-    Span::new(true)
+    let sat = SEAT.try_with(|seat| {
+        let Ok(mut place) = seat.place.try_borrow_mut() else {
+            return;
+        };
+        place.sit(observer);
+        seat.doing.set(place.clock.map(|clock| Doing {
+            kind,
+            cause: kind.cause(),
+            pid,
+            since: (clock.now)(),
+            failed: false,
+            bytes: 0,
+            reflink: false,
+        }));
+    });
+    Span::new(sat.is_ok())
 }
 
 /// As long as this lives, its thread serves a request.
@@ -210,16 +219,19 @@ impl Drop for Span {
         if !self.on {
             return;
         }
-        // Where it was handed over, it ends elsewhere.
-        if let Some(doing) = doing() {
-            on_place(|place| {
-                if let (Some(shard), Some(clock)) = (&place.shard, &place.clock) {
-                    let took = clock.elapsed(doing.since);
-                    shard.request(doing.kind, Some(took), doing.failed);
-                }
-            });
-            set_doing(None);
-        }
+        let ended = SEAT.try_with(|seat| {
+            // Where it was handed over, it ends elsewhere.
+            let Some(doing) = seat.doing.take() else {
+                return;
+            };
+            if let Ok(place) = seat.place.try_borrow()
+                && let (Some(shard), Some(clock)) = (&place.shard, &place.clock)
+            {
+                let took = clock.elapsed(doing.since);
+                shard.request(doing.kind, Some(took), doing.failed);
+            }
+        });
+        ended.unwrap_or_default();
     }
 }
 

@@ -62,7 +62,9 @@ impl Shard {
             Some(took) => requests.durations.get_or_init(Box::default).record(took),
             None => requests.untimed.add(1),
         }
-        requests.errors.add(u64::from(failed));
+        if failed {
+            requests.errors.add(1);
+        }
     }
 
     /// A cache was asked.

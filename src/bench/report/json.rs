@@ -11,7 +11,7 @@ pub fn write(report: &Report) -> Result<String, Error> {
     serde_json::to_string_pretty(report).map(|text| text + "\n")
 }
 
-/// The report that [`write`] made `text` of.
+/// The report that [`write()`] made `text` of.
 ///
 /// # Errors
 /// Where it is not one.
