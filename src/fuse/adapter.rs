@@ -11,7 +11,7 @@ use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
-use crate::sys::creds::Caller;
+use crate::sys::creds::{Caller, is_system_admin};
 use crate::sys::fs::O_TRUNC;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
@@ -61,6 +61,12 @@ impl Adapter {
     /// An adapter over `union`, with the caching of `plan`; what it does is counted by
     /// `observer`.
     pub fn new(union: Arc<Union>, plan: &MountPlan, observer: Option<Arc<Observer>>) -> Adapter {
+        let passes = plan.io == Io::Passthrough;
+        // The kernel would refuse each backing by itself, and each opening be slower for it.
+        let may_pass = passes && is_system_admin();
+        if passes && !may_pass {
+            log::warn!("io=passthrough: only root of the machine may: files are cached");
+        }
         Adapter {
             union,
             ttl: match plan.timeout {
@@ -71,11 +77,12 @@ impl Adapter {
             },
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
-            copyup: match plan.io {
-                Io::Passthrough => CopyUpAt::Open,
-                Io::Auto | Io::Cached => plan.copyup,
+            copyup: if may_pass {
+                CopyUpAt::Open
+            } else {
+                plan.copyup
             },
-            backings: (plan.io == Io::Passthrough).then(Arc::default),
+            backings: may_pass.then(Arc::default),
             observer,
         }
     }
