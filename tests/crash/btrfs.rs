@@ -110,3 +110,19 @@ fn btrfs_may_lose_a_new_directory_and_the_whiteout_that_it_replaced() {
         "it is not back where it was made"
     );
 }
+
+#[test]
+fn btrfs_may_lose_a_synced_file_and_the_whiteout_that_replaced_it() {
+    let act = |m: &Path| {
+        touch(m, "from/file");
+        sync(m, "from/file");
+        sys::mknod(at(m, "work/w"), libc::S_IFCHR, 0).expect("mknod");
+        sys::rename(at(m, "work/w"), at(m, "from/file"), 0).expect("rename");
+    };
+    let Some(found) = after_a_cut(act, &["from/file", "work/w"]) else {
+        return;
+    };
+    println!("a whiteout over a file: [its name, other] is {found:x?}");
+    assert_ne!(found[0], Some(libc::S_IFDIR));
+    assert_eq!(found[1], None, "it is not back where it was made");
+}

@@ -245,7 +245,7 @@ fn judge_after(
         _ => {}
     }
     // What is shown may be copied up, and more names of it may be in the upper.
-    let line_moves = line.contains("rename");
+    let line_moves = ["rename", "noreplace"].iter().any(|v| line.contains(v));
     let is_shown = |entry: &String| {
         let (path, kind) = entry.split_once(' ').unwrap_or_default();
         let line = path.strip_prefix('u').and_then(|path| seen.get(path));
