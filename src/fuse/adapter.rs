@@ -77,11 +77,7 @@ impl Adapter {
             },
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
-            copyup: if may_pass {
-                CopyUpAt::Open
-            } else {
-                plan.copyup
-            },
+            copyup: plan.copyup,
             backings: may_pass.then(Arc::default),
             observer,
         }
@@ -101,6 +97,12 @@ impl Adapter {
     /// elsewhere.
     fn takes_long(&self, ino: INodeNo, need: Need) -> bool {
         self.union.bytes_to_copy_up(ino.0, need) > LONG_COPY
+    }
+
+    /// Whether opening a file for writing copies it up: the kernel writes to where the file
+    /// was when it was opened, if it does so by itself.
+    fn copies_at_open(&self) -> bool {
+        self.backings.is_some() || self.copyup == CopyUpAt::Open
     }
 
     /// Serves one request of `kind`.
@@ -444,12 +446,12 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if self.opens_by_itself && self.copyup == CopyUpAt::Write {
+        if self.opens_by_itself && !self.copies_at_open() {
             return reply.error(errno(Errno::ENOSYS));
         }
         let opening = Opening {
             truncates: flags.0 & O_TRUNC != 0,
-            copies: self.copyup == CopyUpAt::Open && flags.acc_mode() != OpenAccMode::O_RDONLY,
+            copies: self.copies_at_open() && flags.acc_mode() != OpenAccMode::O_RDONLY,
         };
         let (union, backings) = (self.union.clone(), self.backings.clone());
         let who = caller(request, 0);

@@ -119,18 +119,12 @@ pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountErro
         data_only,
         scratch: None,
         fds: DirFds::new(INSPECTION_FDS),
-        upper: Some(Arc::new(Layer {
-            index: 0,
-            is_upper: true,
-            path: paths.upper.clone(),
-            mnt_id: rooms.stat.mnt_id,
-            dev: rooms.stat.dev,
-            private_mount: rooms.mount.is_some(),
-            _mount: rooms.mount,
-            clones: Known::default(),
+        upper: Some(Arc::new(upper_layer(
+            &paths.upper,
+            rooms.upper,
+            (&rooms.stat, rooms.mount),
             caps,
-            root: Arc::new(rooms.upper),
-        })),
+        ))),
     };
     heed_uuids(plan, &mut layers);
     Ok((layers, rooms.work))
@@ -258,19 +252,29 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         )
     })?;
     log::debug!("upper {}: {caps:?}", path.display());
-    let layer = Layer {
+    let layer = upper_layer(path, rooms.upper, (&rooms.stat, rooms.mount), caps);
+    Ok((layer, scratch))
+}
+
+/// The upper, open as `root`, of which `stat` tells; `mount` is its mount for plyfs alone.
+fn upper_layer(
+    path: &Path,
+    root: OwnedFd,
+    (stat, mount): (&fs::Stat, Option<OwnedFd>),
+    caps: super::Caps,
+) -> Layer {
+    Layer {
         index: 0,
         is_upper: true,
         path: path.into(),
-        mnt_id: rooms.stat.mnt_id,
-        dev: rooms.stat.dev,
-        private_mount: rooms.mount.is_some(),
-        _mount: rooms.mount,
+        mnt_id: stat.mnt_id,
+        dev: stat.dev,
+        private_mount: mount.is_some(),
+        _mount: mount,
         clones: Known::default(),
         caps,
-        root: Arc::new(rooms.upper),
-    };
-    Ok((layer, scratch))
+        root: Arc::new(root),
+    }
 }
 
 /// The upper and its work directory in a private copy of their mount, which pins no
