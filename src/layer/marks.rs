@@ -64,6 +64,11 @@ impl Known {
     pub fn learn(&self, yes: bool) {
         self.0.store(if yes { YES } else { NO }, Ordering::Relaxed);
     }
+
+    /// Notes that what was found out is true no more.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What is known of the marks within one directory of one layer; a hint costs

@@ -1,10 +1,11 @@
 //! `DirPart`: what a directory node has beside any other: its names.
 
 use crate::layer::marks::{Hints, Known};
-use crate::merge::listing::Listing;
+use crate::merge::inomap::Ino;
+use crate::merge::listing::{CookieKey, Listing};
 use crate::merge::name::Name;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The directory part of a node.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub struct DirState {
     /// All of them, once somebody asked; kept true by every change.
     pub listing: Option<Listing>,
     absence: Mutex<Option<Absence>>,
+    /// The number of what was found last.
+    found: AtomicU64,
 }
 
 /// A name that was looked up and is not there. Whoever makes a file has looked for it a
@@ -48,6 +51,22 @@ pub struct Absence {
 }
 
 impl DirState {
+    /// Notes that `ino` was found by a name. Whoever moves or removes a file has looked for
+    /// it a moment before.
+    pub fn note_found(&self, ino: Ino) {
+        self.found.store(ino, Ordering::Relaxed);
+    }
+
+    /// The number of what may be at `name`; the node's place tells whether it is.
+    pub fn guess(&self, cookies: &CookieKey, name: &[u8]) -> Ino {
+        let listing = self.listing.as_ref();
+        let listed = listing.and_then(|listing| listing.get(cookies, name));
+        match listed {
+            Some(entry) if entry.ino != 0 => entry.ino,
+            _ => self.found.load(Ordering::Relaxed),
+        }
+    }
+
     /// Notes that a name was not found.
     pub fn note_absence(&self, absence: Absence) {
         *self.absence.lock() = Some(absence);

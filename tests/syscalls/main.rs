@@ -269,7 +269,7 @@ fn operations_take_the_system_calls_that_the_documentation_says() {
         let names: Vec<String> = calls
             .iter()
             .map(|(call, count)| match count {
-                1 => format!("{call}"),
+                1 => (*call).to_owned(),
                 _ => format!("{count} {call}"),
             })
             .collect();
