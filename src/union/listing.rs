@@ -58,6 +58,45 @@ impl From<Errno> for Stop {
     }
 }
 
+/// What was found in one layer's directory.
+#[derive(Default)]
+struct Found {
+    /// What has its own name here, with its number here.
+    entries: Vec<Listed>,
+    /// Whiteouts that have the name themselves.
+    said: Vec<Said>,
+    /// The names that whiteout files hide.
+    hidden: HashSet<Name>,
+    mark_files: bool,
+}
+
+impl Found {
+    fn mark_file(&mut self, file: &[u8]) {
+        self.mark_files = true;
+        if let Some(name) = hidden_by_file(file)
+            && file != OPAQUE_FILE
+            && let Ok(name) = Name::new(name)
+        {
+            self.hidden.insert(name);
+        }
+    }
+
+    /// What that says, where `ino_of` tells the union's number of an entry.
+    fn told(mut self, ino_of: impl Fn(&Listed) -> u64) -> Vec<Said> {
+        for mut entry in self.entries {
+            entry.ino = ino_of(&entry);
+            self.said.push(if self.hidden.remove(&*entry.name) {
+                Said::HereHidingBelow(entry)
+            } else {
+                Said::Here(entry)
+            });
+        }
+        self.said
+            .extend(self.hidden.into_iter().map(Said::Whiteout));
+        self.said
+    }
+}
+
 impl Union {
     /// The names of `dir`, whose lookups count: where there were many, they are all read,
     /// for as much as the looks have cost that are spared from then on.
@@ -166,22 +205,13 @@ impl Union {
         let layer = part.layer();
         let hints = part.hints(dir)?;
         let xattr_marks = layer.has_xattr_whiteouts(At::fd(&*fd), hints);
-        let mut entries = Vec::new();
-        let mut hidden: HashSet<Name> = HashSet::new();
-        let mut whiteouts = Vec::new();
-        let mut mark_files = false;
+        let mut found = Found::default();
         for_each(
             &open_listing(fd.as_fd())?,
             |entry| -> std::result::Result<(), Stop> {
                 *left = left.checked_sub(1).ok_or(Stop::TooMany)?;
                 if layer.caps.reads_files && is_mark_name(entry.name) {
-                    mark_files = true;
-                    if let Some(name) = hidden_by_file(entry.name)
-                        && entry.name != OPAQUE_FILE
-                        && let Ok(name) = Name::new(name)
-                    {
-                        hidden.insert(name);
-                    }
+                    found.mark_file(entry.name);
                     return Ok(());
                 }
                 let Ok(name) = Name::new(entry.name) else {
@@ -197,11 +227,11 @@ impl Union {
                     kind = kind_of(look.stat.mode);
                     let seen = layer.sighting(At::fd(&*fd), hints, &name, &look.stat);
                     if seen == Sighting::Whiteout {
-                        whiteouts.push(name);
+                        found.said.push(Said::Whiteout(name));
                         return Ok(());
                     }
                 }
-                entries.push(Listed {
+                found.entries.push(Listed {
                     name,
                     ino: entry.ino,
                     kind,
@@ -210,21 +240,10 @@ impl Union {
                 Ok(())
             },
         )?;
-        hints.files.learn(mark_files);
+        hints.files.learn(found.mark_files);
         // After the reading: whoever copies a file up marks the directory before.
         let tells = self.tells_inodes(dir, layer)?;
-        let mut said: Vec<Said> = whiteouts.into_iter().map(Said::Whiteout).collect();
-        for mut entry in entries {
-            entry.ino = self.listed_ino(layer, tells, &entry);
-            let both = hidden.remove(&*entry.name);
-            said.push(if both {
-                Said::HereHidingBelow(entry)
-            } else {
-                Said::Here(entry)
-            });
-        }
-        said.extend(hidden.into_iter().map(Said::Whiteout));
-        Ok(said)
+        Ok(found.told(|entry| self.listed_ino(layer, tells, entry)))
     }
 
     /// The union's number for `entry` of `layer`, whose number there it has; 0 where a lookup
