@@ -5,7 +5,8 @@ use crate::merge::inomap::Ino;
 use crate::merge::listing::{CookieKey, Listing};
 use crate::merge::name::Name;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// The directory part of a node.
 #[derive(Debug, Default)]
@@ -19,9 +20,16 @@ pub struct DirPart {
     pub impure: Known,
     /// Made by this mount: nothing is in its upper part but what the union shows.
     pub born: AtomicBool,
+    /// How many names were looked up while there was no listing.
+    lookups: AtomicU32,
 }
 
 impl DirPart {
+    /// Counts a lookup that no listing answers; how many there were with it.
+    pub fn count_lookup(&self) -> u32 {
+        self.lookups.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
     /// The names, to be changed: what was found absent may not be for long.
     pub fn changing(&self) -> RwLockWriteGuard<'_, DirState> {
         let mut names = self.names.write();
@@ -35,6 +43,9 @@ impl DirPart {
 pub struct DirState {
     /// All of them, once somebody asked; kept true by every change.
     pub listing: Option<Listing>,
+    /// When they were read, where layers change under the mount; never for a directory that
+    /// this mount made.
+    pub listed_at: Option<Instant>,
     absence: Mutex<Option<Absence>>,
     /// The number of what was found last.
     found: AtomicU64,

@@ -68,7 +68,7 @@ impl Union {
             spot.upper = Some(whiteout_if(absence.in_upper));
             return Ok(spot);
         }
-        if let Some(listing) = &names.listing
+        if let Some(listing) = self.known(names)
             && listing.get(&self.tree.cookies, name).is_none()
         {
             return Ok(spot);
@@ -90,8 +90,12 @@ impl Union {
     }
 
     /// The node at `name` in `dir`, where the table has it and no look could tell more: a
-    /// node says itself where it is. What may be one of several links is looked at.
+    /// node says itself where it is. What may be one of several links is looked at, and so
+    /// is all where layers change under the mount.
     fn recall(&self, dir: &Node, names: &DirState, name: &Name) -> Option<LookupRef<'_>> {
+        if self.listings_last.is_some() {
+            return None;
+        }
         let known = self.tree.refer(names.guess(&self.tree.cookies, name))?;
         let node = known.node();
         let sure = node.in_upper() || node.is_dir() || node.is_single();
@@ -150,7 +154,7 @@ impl Union {
             {
                 return Ok(known);
             }
-            let listed = names.listing.as_ref();
+            let listed = self.known(names);
             let listed = listed.and_then(|listing| listing.get(&self.tree.cookies, spot.name));
             if listed.is_some_and(|entry| entry.lower.is_some()) {
                 return Ok(true);
