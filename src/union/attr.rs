@@ -178,7 +178,8 @@ impl Union {
         }
         if let Some(mode) = set.mode {
             fs::chmod(door.at(), mode & 0o7777)?;
-            node.set_harmless(false);
+            // It has no capabilities still, if that was known.
+            node.set_harmless(node.is_harmless() && mode & (S_ISUID | S_ISGID) == 0);
         }
         if set.atime.is_some() || set.mtime.is_some() {
             let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);

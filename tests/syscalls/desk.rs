@@ -202,16 +202,13 @@ impl Desk {
         }
     }
 
-    /// The system calls that `act` takes, by name and in the order in which each comes first.
-    pub fn count(&self, act: impl FnOnce(&Desk)) -> Vec<(&'static str, usize)> {
+    /// How often `act` makes each system call.
+    pub fn count(&self, act: impl FnOnce(&Desk)) -> BTreeMap<&'static str, usize> {
         let armed = arm(Fault::None);
         act(self);
-        let mut counts: Vec<(&'static str, usize)> = Vec::new();
+        let mut counts = BTreeMap::new();
         for call in armed.calls() {
-            match counts.iter_mut().find(|(name, _)| *name == call) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((call, 1)),
-            }
+            *counts.entry(call).or_default() += 1;
         }
         counts
     }

@@ -265,7 +265,7 @@ fn operations_take_the_system_calls_that_the_documentation_says() {
         let desk = Desk::new(&backing.dir(&format!("row{i}")), &top, BOTTOM);
         before(&desk);
         let calls = desk.count(operation);
-        let total: usize = calls.iter().map(|(_, count)| count).sum();
+        let total: usize = calls.values().sum();
         let names: Vec<String> = calls
             .iter()
             .map(|(call, count)| match count {
