@@ -220,6 +220,7 @@ impl Job<'_> {
         }
         if let Some(part) = &self.node.dir {
             part.upper_hints.files.learn(false);
+            part.whiteouts.learn(false);
         }
         self.commit(made);
         Ok(())

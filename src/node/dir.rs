@@ -5,7 +5,7 @@ use crate::merge::inomap::Ino;
 use crate::merge::listing::{CookieKey, Listing};
 use crate::merge::name::Name;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The directory part of a node.
@@ -18,8 +18,8 @@ pub struct DirPart {
     /// Whether the upper's part holds files whose number comes from their origin
     /// (`overlay.impure`).
     pub impure: Known,
-    /// Made by this mount: nothing is in its upper part but what the union shows.
-    pub born: AtomicBool,
+    /// Whether something is in its upper part that the union does not show: whiteouts.
+    pub whiteouts: Known,
     /// How many names were looked up while there was no listing.
     lookups: AtomicU32,
 }

@@ -24,7 +24,6 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +138,7 @@ impl Union {
                 part.names.write().listing = Some(Listing::default());
                 part.impure.learn(false);
                 part.upper_hints.files.learn(false);
-                part.born
-                    .store(way.has == UpperHas::Nothing, Ordering::Relaxed);
+                part.whiteouts.learn(false);
             }
             node
         });
@@ -219,7 +217,7 @@ impl Union {
         let layer = self.tree.upper_layer()?;
         let hints = &dir.as_dir()?.upper_hints;
         let beside = layer.whiteout_beside(At::fd(&**fd), hints, name)?;
-        if dir.as_dir()?.born.load(Ordering::Relaxed) && !dir.stack().is_merged() {
+        if dir.as_dir()?.whiteouts.get() == Some(false) {
             return Ok(InTheWay {
                 has: UpperHas::Nothing,
                 beside,

@@ -167,6 +167,9 @@ impl Union {
         let scratch = self.scratch()?;
         let at = At::new(&**fd, name);
         let files = layer.caps.writes_files;
+        if how != Removal::Plain {
+            dir.as_dir()?.whiteouts.learn(true);
+        }
         if files && how != Removal::Plain {
             // Beside a visible file it hides only what is below.
             layer.make_whiteout_file(At::fd(&**fd), name)?;

@@ -172,6 +172,9 @@ impl Union {
         };
         let layer = self.tree.upper_layer()?;
         let beside = self.is_hidden_beside(to)?;
+        if steps.contains(&Step::MoveLeavingWhiteout) || steps.contains(&Step::Exchange) {
+            from.dir.as_dir()?.whiteouts.learn(true);
+        }
         for step in &steps {
             self.step(*step, (from, src), (to, tgt))?;
         }
@@ -305,6 +308,7 @@ impl Union {
             Err(e) => return Err(e.errno),
         };
         scratch.make_whiteout(temp)?;
+        to.dir.as_dir()?.whiteouts.learn(true);
         let flags = if replaces {
             RENAME_EXCHANGE
         } else {

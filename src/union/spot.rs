@@ -12,7 +12,6 @@ use crate::sys::fs;
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A name that somebody removes or moves, or moves something to.
 pub(super) struct Spot<'a> {
@@ -120,10 +119,7 @@ impl Union {
             return Ok(known);
         }
         let part = spot.dir.as_dir()?;
-        if part.born.load(Ordering::Relaxed)
-            && !spot.dir.stack().is_merged()
-            && spot.shown.is_none()
-        {
+        if spot.shown.is_none() && part.whiteouts.get() == Some(false) {
             return Ok(UpperHas::Nothing);
         }
         match fs::stat(spot.at()) {

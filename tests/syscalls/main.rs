@@ -53,6 +53,10 @@ const ROWS: &[Row] = &[
         u.file("own/new");
         u.write("own/new", 0);
     }),
+    ("the same in a directory that was listed", listed, |u| {
+        u.file("d/new");
+        u.write("d/new", 0);
+    }),
     ("the same where a lower file was deleted", removed, |u| {
         u.file("d/low");
         u.write("d/low", 0);
