@@ -220,6 +220,7 @@ impl Job<'_> {
         }
         if let Some(part) = &self.node.dir {
             part.upper_hints.files.learn(false);
+            part.upper_hints.impure.found(false);
             part.whiteouts.learn(false);
         }
         self.commit(made);
@@ -417,8 +418,8 @@ impl Job<'_> {
 /// # Errors
 /// setxattr's, but that the filesystem has none.
 pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
-    let part = dir.as_dir()?;
-    if part.impure.get() == Some(true) {
+    let impure = &dir.as_dir()?.upper_hints.impure;
+    if impure.get() == Some(true) {
         return Ok(());
     }
     let keys = tree.upper_layer()?.keys();
@@ -430,7 +431,7 @@ pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
         }) => {}
         Err(e) => return Err(e.errno),
     }
-    part.impure.learn(true);
+    impure.learn(true);
     Ok(())
 }
 

@@ -15,9 +15,6 @@ pub struct DirPart {
     pub names: RwLock<DirState>,
     /// Marks within the upper's part.
     pub upper_hints: Hints,
-    /// Whether the upper's part holds files whose number comes from their origin
-    /// (`overlay.impure`).
-    pub impure: Known,
     /// Whether something is in its upper part that the union does not show: whiteouts.
     pub whiteouts: Known,
     /// How many names were looked up while there was no listing.

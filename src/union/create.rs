@@ -136,7 +136,7 @@ impl Union {
             }
             if let Some(part) = &node.dir {
                 part.names.write().listing = Some(Listing::default());
-                part.impure.learn(false);
+                part.upper_hints.impure.learn(false);
                 part.upper_hints.files.learn(false);
                 part.whiteouts.learn(false);
             }

@@ -415,7 +415,7 @@ impl Union {
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
         if origin.is_some() && linked {
-            dir.as_dir()?.impure.learn(true);
+            dir.as_dir()?.upper_hints.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;
         }
         Ok(origin
@@ -456,19 +456,19 @@ impl Union {
 
     /// Whether the upper's part of `dir` holds files that have an origin.
     pub(super) fn is_impure(&self, dir: &Node) -> Result<bool> {
-        let part = dir.as_dir()?;
-        if let Some(known) = part.impure.get() {
-            return Ok(known);
-        }
         let upper = self.tree.upper_layer()?;
         if !upper.records_identity(S_IFDIR) {
             // Not to be read anywhere, and so not to be told from the others.
             return Ok(true);
         }
+        let impure = &dir.as_dir()?.upper_hints.impure;
+        if let Some(known) = impure.get() {
+            return Ok(known);
+        }
         let keys = upper.keys();
         let fd = self.tree.upper_dir(dir)?;
         let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
-        part.impure.learn(yes);
+        impure.found(yes);
         Ok(yes)
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use plyfs::error::Errno;
 use plyfs::sys::creds::Caller;
 use plyfs::sys::fault::{Fault, arm};
 use plyfs::union::{Attr, New, SetAttr, Union, Writer};
@@ -108,8 +109,12 @@ impl Desk {
         made.expect("it can be linked").node.told();
     }
 
+    /// WRITE; the first to a file comes after a GETXATTR, by which the kernel wants to know
+    /// what it has to clear.
     pub fn write(&self, path: &str, at: u64) {
         let data = [7; 4096];
+        let has_any = self.union.getxattr(self.ino(path), b"security.capability");
+        assert_eq!(has_any, Err(Errno::ENODATA));
         let done = self
             .union
             .write(self.ino(path), at, &data, Writer::Privileged);
