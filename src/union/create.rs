@@ -18,7 +18,7 @@ use crate::observe::{self, Mark};
 use crate::sys::creds::{Caller, as_caller};
 use crate::sys::fs::{
     self, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, RENAME_EXCHANGE, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
-    S_IFREG, S_ISGID,
+    S_IFREG, S_ISGID, S_ISUID, Stat,
 };
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -61,6 +61,21 @@ impl New<'_> {
         }
         Ok(None)
     }
+}
+
+/// The node of a file that was just made in the upper, and all that is known of such.
+fn newborn(ino: Ino, stat: &Stat, place: Place) -> Node {
+    let node = Node::new(ino, stat.format(), place, Stack::upper_only(stat.ino));
+    node.set_harmless(stat.mode & (S_ISUID | S_ISGID) == 0);
+    node.set_single(true);
+    node.set_plain(true);
+    if let Some(part) = &node.dir {
+        part.names.write().listing = Some(Listing::default());
+        part.upper_hints.impure.learn(false);
+        part.upper_hints.files.learn(false);
+        part.whiteouts.learn(false);
+    }
+    node
 }
 
 /// What the upper has in the way of a new name.
@@ -127,18 +142,9 @@ impl Union {
         self.tree.adopt(stat.ino, None);
         let place = Place::Named(dir.clone(), name.clone());
         let (node, made) = self.tree.intern(ino, || {
-            let node = Node::new(ino, stat.format(), place, Stack::upper_only(stat.ino));
-            node.set_harmless(stat.mode & 0o6000 == 0);
-            node.set_single(true);
-            node.set_plain(true);
+            let node = newborn(ino, &stat, place);
             if way.has == UpperHas::Nothing && !way.beside {
                 node.set_covers(false);
-            }
-            if let Some(part) = &node.dir {
-                part.names.write().listing = Some(Listing::default());
-                part.upper_hints.impure.learn(false);
-                part.upper_hints.files.learn(false);
-                part.whiteouts.learn(false);
             }
             node
         });
