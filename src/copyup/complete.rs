@@ -45,7 +45,10 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     let fill = Fill {
         to: &to,
         before: &before,
-        capability: xattr::get_optional(At::fd(&to), CAPABILITY)?,
+        capability: match node.is_harmless() {
+            true => None,
+            false => xattr::get_optional(At::fd(&to), CAPABILITY)?,
+        },
     };
     // Writing sets the time, which is put back: also by the next mount, should this one end
     // before.
@@ -73,11 +76,15 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         best_effort("forget a file's time", forgotten);
         return Err(e);
     }
-    let redirect = upper_layer.drop_redirect(At::fd(&to));
-    best_effort("drop the redirect of a file with its own data", redirect);
+    if !node.is_plain() {
+        let redirect = upper_layer.drop_redirect(At::fd(&to));
+        best_effort("drop the redirect of a file with its own data", redirect);
+    }
     node.set_stack(Stack::upper_only(upper));
     node.set_on_disk(false);
     tree.files.forget(node.ino);
+    // Somebody is about to write to it.
+    tree.keep_open(node, Arc::new(to), true, Some(upper));
     observed.done(Part::Data, node.kind, || node.place().path());
     Ok(())
 }

@@ -13,7 +13,8 @@ const CHUNK: u64 = 64 << 20;
 const BUFFER: usize = 128 << 10;
 const BLOCK: u64 = 512;
 
-/// Copies the first `len` bytes of `from`, described by `stat`, into the empty `to`.
+/// Copies the first `len` bytes of `from`, described by `stat`, into `to`, which is no longer
+/// than that and empty.
 ///
 /// # Errors
 /// Whatever reading or writing met.
@@ -36,19 +37,20 @@ pub fn copy(
             Err(_) => layer.clones.learn(false),
         }
     }
-    if stat.blocks * BLOCK >= stat.size {
-        copy_extent(from, to, 0, len)?;
+    let end = if stat.blocks * BLOCK >= stat.size {
+        copy_extent(from, to, 0, len)?
     } else {
-        copy_sparse(from, to, len)?;
-    }
-    if crate::sys::fs::stat(crate::sys::path::At::fd(to))?.size < len {
+        copy_sparse(from, to, len)?
+    };
+    if end < len {
         io::truncate(to, len)?;
     }
     Ok(())
 }
 
-fn copy_sparse(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), SysError> {
-    let mut at = 0;
+/// Where the last byte was put, like the others here.
+fn copy_sparse(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<u64, SysError> {
+    let (mut at, mut last) = (0, 0);
     while at < len {
         let start = match io::seek(from, at as i64, SEEK_DATA) {
             Ok(start) => start.min(len),
@@ -60,13 +62,15 @@ fn copy_sparse(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<(), SysError> {
             Ok(end) => end.min(len),
             Err(_) => len,
         };
-        copy_extent(from, to, start, end)?;
+        if start < end {
+            last = copy_extent(from, to, start, end)?;
+        }
         at = end;
     }
-    Ok(())
+    Ok(last)
 }
 
-fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), SysError> {
+fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<u64, SysError> {
     let mut at = start;
     while end - at > BUFFER as u64 {
         let want = (end - at).min(CHUNK) as usize;
@@ -90,7 +94,7 @@ fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(),
     loop_extent(from, to, at, end)
 }
 
-fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), SysError> {
+fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<u64, SysError> {
     let mut at = start;
     let mut buffer = vec![0u8; BUFFER.min((end - start) as usize)];
     while at < end {
@@ -108,7 +112,7 @@ fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(),
             at += put as u64;
         }
     }
-    Ok(())
+    Ok(at)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::config::plan::OwnerView;
 use crate::error::{Errno, SysError};
 use crate::layer::private;
 use crate::sys::creds;
-use crate::sys::fs::{self, S_IFLNK, SetTime, Stat};
+use crate::sys::fs::{self, S_IFLNK, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CString;
@@ -38,7 +38,8 @@ impl OwnerMap {
 }
 
 /// Copies owner, mode and xattrs of a file to a new one; both are described as they are.
-/// A covered directory's xattrs belong to what is mounted there and are left.
+/// Whether it has capabilities. A covered directory's xattrs belong to what is mounted there
+/// and are left.
 ///
 /// # Errors
 /// The first failure that would make the copy another file than the original.
@@ -47,34 +48,39 @@ pub fn copy(
     (to, now): (At<'_>, &Stat),
     owners: &OwnerMap,
     covered: bool,
-) -> Result<(), SysError> {
+) -> Result<bool, SysError> {
     let (uid, gid) = owners.shown(stat.uid, stat.gid);
-    if (now.uid, now.gid) != (uid, gid) {
+    let given = (now.uid, now.gid) != (uid, gid);
+    if given {
         fs::chown(to, Some(uid), Some(gid))?;
     }
-    if stat.format() != S_IFLNK {
-        fs::chmod(to, stat.mode & 0o7777)?;
+    let bits = stat.mode & 0o7777;
+    let cleared = given && bits & (S_ISUID | S_ISGID) != 0;
+    if stat.format() != S_IFLNK && (cleared || now.mode & 0o7777 != bits) {
+        fs::chmod(to, bits)?;
     }
     if covered {
-        Ok(())
+        Ok(false)
     } else {
         copy_xattrs(from, to)
     }
 }
 
-/// Copies every xattr but ours.
+/// Copies every xattr but ours; whether there are capabilities among them.
 ///
 /// # Errors
 /// setxattr's; ACLs and `security.` must be kept, others only where they can be.
-pub fn copy_xattrs(from: At<'_>, to: At<'_>) -> Result<(), SysError> {
+pub fn copy_xattrs(from: At<'_>, to: At<'_>) -> Result<bool, SysError> {
     let list = match xattr::list(from) {
-        Err(e) if e.errno == Errno::EOPNOTSUPP => return Ok(()),
+        Err(e) if e.errno == Errno::EOPNOTSUPP => return Ok(false),
         other => other?,
     };
+    let mut capable = false;
     for name in private::names(&list).filter(|name| !private::is_own(name)) {
         let Ok(key) = CString::new(name) else {
             continue;
         };
+        capable |= name == b"security.capability";
         let value = match xattr::get(from, &key) {
             Ok(value) => value,
             // A capability of the first user namespace cannot be told in another.
@@ -91,7 +97,7 @@ pub fn copy_xattrs(from: At<'_>, to: At<'_>) -> Result<(), SysError> {
             other => other?,
         }
     }
-    Ok(())
+    Ok(capable)
 }
 
 fn must_keep(name: &[u8]) -> bool {

@@ -18,7 +18,7 @@ use crate::node::{Node, Place, Tree};
 use crate::observe::{self, Part};
 use crate::sys::fs::{
     self, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT,
-    S_IFREG,
+    S_IFREG, S_ISGID, S_ISUID,
 };
 use crate::sys::io;
 use crate::sys::path::At;
@@ -132,10 +132,24 @@ struct Source {
 enum Made {
     /// A file with data.
     WithData(OwnedFd),
-    /// A file without, or a directory.
-    Bare(Option<OwnedFd>),
+    /// A file without.
+    Bare(OwnedFd),
+    /// A directory.
+    Dir,
     /// What cannot be opened to be synced.
     Whole,
+}
+
+/// The whole file under its temporary name.
+struct Temporary {
+    /// Its inode number.
+    ino: u64,
+    /// Its origin is recorded in it.
+    recorded: bool,
+    /// Nothing of it is to be cleared by a write.
+    harmless: bool,
+    /// Open for reading and writing, where it is a regular file.
+    file: Option<OwnedFd>,
 }
 
 fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
@@ -186,9 +200,10 @@ impl Job<'_> {
     fn run(&self, place: &Place) -> Result<()> {
         let origin = self.origin()?;
         let indexed = self.index_name(origin.as_ref());
-        let (ino, recorded) = self.make(origin.as_ref(), indexed.is_some())?;
+        let made = self.make(origin.as_ref(), indexed.is_some())?;
         let at = At::new(self.scratch.dir(), &self.temp);
-        self.tree.adopt(ino, (!recorded).then_some(self.node.ino));
+        let adopted = (!made.recorded).then_some(self.node.ino);
+        self.tree.adopt(made.ino, adopted);
         match place {
             Place::Named(parent, name) => {
                 self.publish(parent, name, indexed.as_deref())?;
@@ -205,12 +220,28 @@ impl Job<'_> {
         }
         if let Some(part) = &self.node.dir {
             part.upper_hints.files.learn(false);
+            part.upper_hints.impure.found(false);
+            part.whiteouts.learn(false);
         }
-        let stack = self.node.stack().copied_up(ino, self.need != Need::Meta);
-        self.node.set_stack(stack);
-        self.node.set_on_disk(false);
-        self.tree.files.forget(self.node.ino);
+        self.commit(made);
         Ok(())
+    }
+
+    /// Commits to memory that the node is what was made, which is published.
+    fn commit(&self, made: Temporary) {
+        let (node, stat) = (self.node, &self.source.look.stat);
+        let whole = self.need != Need::Meta;
+        node.set_covers(true);
+        node.set_plain(true);
+        node.set_harmless(made.harmless);
+        node.set_stack(node.stack().copied_up(made.ino, whole, stat));
+        node.set_on_disk(false);
+        self.tree.files.forget(node.ino);
+        if let Some(file) = made.file.filter(|_| whole) {
+            // Somebody is about to write to it.
+            let upper = Some(made.ino);
+            self.tree.keep_open(node, Arc::new(file), true, upper);
+        }
     }
 
     /// The origin to record. A hard link that is not indexed gets none: its copy is
@@ -235,9 +266,8 @@ impl Job<'_> {
         origin.filter(|_| wanted).map(Origin::index_name)
     }
 
-    /// Makes the whole file under its temporary name; its inode number, and whether its
-    /// origin is recorded.
-    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<(u64, bool)> {
+    /// Makes the whole file under its temporary name.
+    fn make(&self, origin: Option<&Origin>, indexed: bool) -> Result<Temporary> {
         let at = At::new(self.scratch.dir(), &self.temp);
         let stat = &self.source.look.stat;
         let from = self.source.door.at();
@@ -245,8 +275,8 @@ impl Job<'_> {
         match stat.mode & S_IFMT {
             S_IFREG => made = self.make_file(at)?,
             S_IFDIR => {
-                fs::mkdir(at, 0o700)?;
-                made = Made::Bare(None);
+                fs::mkdir(at, stat.mode & 0o777 | 0o700)?;
+                made = Made::Dir;
             }
             S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
             kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
@@ -255,7 +285,7 @@ impl Job<'_> {
             return Err(Errno::EIO);
         }
         let new = fs::stat(at)?;
-        meta::copy(
+        let capable = meta::copy(
             (from, stat),
             (at, &new),
             &self.settings.owners,
@@ -285,35 +315,52 @@ impl Job<'_> {
         meta::copy_times(stat, at)?;
         // Last, for what a filesystem has logged of a file it may show under its new name:
         // btrfs would after a power cut, with the mode that the temporary began with.
-        match made {
-            Made::WithData(file) => self.settings.order_data(self.upper, &file)?,
-            Made::Bare(file) if self.settings.is_strict() => {
-                let file = match file {
-                    Some(file) => file,
-                    None => fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?,
-                };
-                io::sync(&file, false)?;
+        let file = self.order(at, made)?;
+        Ok(Temporary {
+            ino: new.ino,
+            recorded,
+            harmless: stat.mode & (S_ISUID | S_ISGID) == 0 && !capable,
+            file,
+        })
+    }
+
+    /// Sees to it that what was made at `at` is on the disk when its name may be, as far as
+    /// that is wanted; its descriptor.
+    fn order(&self, at: At<'_>, made: Made) -> Result<Option<OwnedFd>> {
+        let strict = self.settings.is_strict();
+        match &made {
+            Made::WithData(file) => self.settings.order_data(self.upper, file)?,
+            Made::Bare(file) if strict => io::sync(file, false)?,
+            Made::Dir if strict => {
+                let dir = fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?;
+                io::sync(&dir, false)?;
             }
-            Made::Bare(_) | Made::Whole => {}
+            Made::Bare(_) | Made::Dir | Made::Whole => {}
         }
-        Ok((new.ino, recorded))
+        Ok(match made {
+            Made::WithData(file) | Made::Bare(file) => Some(file),
+            Made::Dir | Made::Whole => None,
+        })
     }
 
     /// Makes a regular file with as much of the data as is needed.
     fn make_file(&self, at: At<'_>) -> Result<Made> {
         let stat = &self.source.look.stat;
-        let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
+        let quiet = if self.tree.atime { 0 } else { fs::O_NOATIME };
+        let flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | quiet;
+        // Nobody else can enter the work directory, and most need no chmod then.
+        let to = fs::open(at, flags, stat.mode & 0o777 | 0o600)?;
         let len = match self.need {
             Need::Meta => {
                 io::truncate(&to, stat.size)?;
-                return Ok(Made::Bare(Some(to)));
+                return Ok(Made::Bare(to));
             }
             Need::All => stat.size,
             Need::Bytes(n) => n.min(stat.size),
         };
-        let flags = O_RDONLY | fs::O_NONBLOCK;
         match &self.node.stack().data {
             Some(below) => {
+                let flags = O_RDONLY | fs::O_NONBLOCK;
                 let (layer, from) = self.tree.open_below(below, flags)?;
                 let source = fs::stat(At::fd(&from))?;
                 data::copy(&layer, &from, &to, &source, len.min(source.size))?;
@@ -321,15 +368,16 @@ impl Job<'_> {
                     io::truncate(&to, len)?;
                 }
             }
+            None if len == 0 => {}
             None => {
-                let from = self.tree.open(self.node, flags)?;
+                let from = self.tree.reader(self.node)?;
                 data::copy(&self.source.layer, &from, &to, stat, len)?;
             }
         }
         Ok(if len > 0 {
             Made::WithData(to)
         } else {
-            Made::Bare(Some(to))
+            Made::Bare(to)
         })
     }
 
@@ -370,8 +418,8 @@ impl Job<'_> {
 /// # Errors
 /// setxattr's, but that the filesystem has none.
 pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
-    let part = dir.as_dir()?;
-    if part.impure.get() == Some(true) {
+    let impure = &dir.as_dir()?.upper_hints.impure;
+    if impure.get() == Some(true) {
         return Ok(());
     }
     let keys = tree.upper_layer()?.keys();
@@ -383,7 +431,7 @@ pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
         }) => {}
         Err(e) => return Err(e.errno),
     }
-    part.impure.learn(true);
+    impure.learn(true);
     Ok(())
 }
 

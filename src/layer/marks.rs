@@ -64,6 +64,18 @@ impl Known {
     pub fn learn(&self, yes: bool) {
         self.0.store(if yes { YES } else { NO }, Ordering::Relaxed);
     }
+
+    /// Notes what a look has told of something that may have come about since: then it stays
+    /// known.
+    pub fn found(&self, yes: bool) {
+        self.0
+            .fetch_max(if yes { YES } else { NO }, Ordering::Relaxed);
+    }
+
+    /// Notes that what was found out is true no more.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What is known of the marks within one directory of one layer; a hint costs
@@ -77,7 +89,7 @@ pub struct Hints {
     /// Whether empty files with the whiteout xattr are there.
     xattrs: Known,
     /// Whether copied-up files are there (`overlay.impure`).
-    pub(super) impure: Known,
+    pub impure: Known,
 }
 
 /// After so many questions for one whiteout file each, the directory is read for all of
@@ -142,10 +154,16 @@ impl Layer {
         if let Some(yes) = hints.xattrs.get() {
             return yes;
         }
+        // Most directories have no xattrs, and one question tells.
+        let list = xattr::list(dir);
+        if let Ok(list) = &list {
+            hints.impure.found(is_listed(list, self.keys().impure));
+        }
+        let list = list.unwrap_or_default();
         let yes = self
             .hiding_keys()
             .iter()
-            .any(|k| value_is(dir, k.opaque, b"x"));
+            .any(|k| is_listed(&list, k.opaque) && value_is(dir, k.opaque, b"x"));
         hints.xattrs.learn(yes);
         yes
     }
@@ -185,14 +203,13 @@ impl Layer {
             Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
             Err(e) => return Err(e),
         };
-        let listed = |key: &CStr| super::private::names(&list).any(|n| n == key.to_bytes());
         for key in self
             .hiding_keys()
             .iter()
             .map(|k| k.opaque)
             .chain([FUSE_OVERLAYFS_OPAQUE])
         {
-            if listed(key) && value_is(dir, key, b"y") {
+            if is_listed(&list, key) && value_is(dir, key, b"y") {
                 return Ok(true);
             }
         }
@@ -261,6 +278,11 @@ impl Layer {
 
 fn has(at: At<'_>, key: &CStr) -> bool {
     matches!(xattr::get_optional(at, key), Ok(Some(_)))
+}
+
+/// Whether `key` is in a listxattr(2) answer.
+fn is_listed(list: &[u8], key: &CStr) -> bool {
+    super::private::names(list).any(|name| name == key.to_bytes())
 }
 
 fn value_is(at: At<'_>, key: &CStr, value: &[u8]) -> bool {

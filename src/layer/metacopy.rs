@@ -38,7 +38,7 @@ impl Layer {
         }
         let found = xattr::get_optional(dir, self.keys().impure);
         let yes = !matches!(found, Ok(None));
-        hints.impure.learn(yes);
+        hints.impure.found(yes);
         yes
     }
 

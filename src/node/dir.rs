@@ -1,10 +1,11 @@
 //! `DirPart`: what a directory node has beside any other: its names.
 
 use crate::layer::marks::{Hints, Known};
-use crate::merge::listing::Listing;
+use crate::merge::inomap::Ino;
+use crate::merge::listing::{CookieKey, Listing};
 use crate::merge::name::Name;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The directory part of a node.
@@ -14,11 +15,8 @@ pub struct DirPart {
     pub names: RwLock<DirState>,
     /// Marks within the upper's part.
     pub upper_hints: Hints,
-    /// Whether the upper's part holds files whose number comes from their origin
-    /// (`overlay.impure`).
-    pub impure: Known,
-    /// Made by this mount: nothing is in its upper part but what the union shows.
-    pub born: AtomicBool,
+    /// Whether something is in its upper part that the union does not show: whiteouts.
+    pub whiteouts: Known,
     /// How many names were looked up while there was no listing.
     lookups: AtomicU32,
 }
@@ -46,6 +44,8 @@ pub struct DirState {
     /// this mount made.
     pub listed_at: Option<Instant>,
     absence: Mutex<Option<Absence>>,
+    /// The number of what was found last.
+    found: AtomicU64,
 }
 
 /// A name that was looked up and is not there. Whoever makes a file has looked for it a
@@ -59,6 +59,22 @@ pub struct Absence {
 }
 
 impl DirState {
+    /// Notes that `ino` was found by a name. Whoever moves or removes a file has looked for
+    /// it a moment before.
+    pub fn note_found(&self, ino: Ino) {
+        self.found.store(ino, Ordering::Relaxed);
+    }
+
+    /// The number of what may be at `name`; the node's place tells whether it is.
+    pub fn guess(&self, cookies: &CookieKey, name: &[u8]) -> Ino {
+        let listing = self.listing.as_ref();
+        let listed = listing.and_then(|listing| listing.get(cookies, name));
+        match listed {
+            Some(entry) if entry.ino != 0 => entry.ino,
+            _ => self.found.load(Ordering::Relaxed),
+        }
+    }
+
     /// Notes that a name was not found.
     pub fn note_absence(&self, absence: Absence) {
         *self.absence.lock() = Some(absence);

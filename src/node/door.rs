@@ -299,13 +299,14 @@ impl Tree {
     /// # Errors
     /// EIO where the data is lost, else openat's.
     pub fn open_below(&self, below: &DataBelow, flags: i32) -> Result<(Arc<Layer>, OwnedFd)> {
-        let DataBelow::File(dir, name) = below else {
+        let DataBelow::File(file) = below else {
             return Err(Errno::EIO);
         };
-        let above = self.layers.fds.lower(dir)?;
-        let at = At::new(&*above, name);
-        let fd = open_unhindered(&dir.layer, at, flags | fs::O_NOFOLLOW, true)?;
-        Ok((dir.layer.clone(), fd))
+        let above = self.layers.fds.lower(&file.dir)?;
+        let at = At::new(&*above, &file.name);
+        let layer = &file.dir.layer;
+        let fd = open_unhindered(layer, at, flags | fs::O_NOFOLLOW, true)?;
+        Ok((layer.clone(), fd))
     }
 
     /// The parent of `node` and its name there.

@@ -120,6 +120,13 @@ impl Tree {
         Ok(fd)
     }
 
+    /// The descriptor that is open on the upper file of `node`, if one is.
+    pub fn held_open(&self, node: &Node) -> Option<Arc<OwnedFd>> {
+        let upper = node.stack().data_upper()?;
+        let open = self.files.get(node.ino)?;
+        (open.upper == Some(upper)).then_some(open.fd)
+    }
+
     /// Remembers a descriptor of the part of `node` that `upper` names.
     pub fn keep_open(&self, node: &Node, fd: Arc<OwnedFd>, writable: bool, upper: Option<u64>) {
         self.files.put(

@@ -37,6 +37,14 @@ impl Pair<'_> {
         }
     }
 
+    /// The names of both, to look at.
+    pub fn both(&self) -> (&DirState, &DirState) {
+        match self {
+            Pair::One(state) => (state, state),
+            Pair::Two { from, to, .. } => (from, to),
+        }
+    }
+
     /// The target directory's names.
     pub fn to(&mut self) -> &mut DirState {
         match self {
@@ -61,24 +69,24 @@ fn is_below(node: &Arc<Node>, ancestor: &Node) -> bool {
 }
 
 impl Tree {
-    /// Locks the names of two directories.
+    /// Locks the names of two directories; whoever changes them takes what was found absent.
     ///
     /// # Errors
     /// ENOTDIR.
     pub fn lock_pair<'a>(&'a self, from: &'a Arc<Node>, to: &'a Arc<Node>) -> Result<Pair<'a>> {
         let (a, b) = (from.as_dir()?, to.as_dir()?);
         if from.ino == to.ino {
-            return Ok(Pair::One(a.changing()));
+            return Ok(Pair::One(a.names.write()));
         }
         let gate = self.rename_gate.lock();
         let from_first = is_below(to, from) || !is_below(from, to) && from.ino < to.ino;
         if from_first {
-            let from = a.changing();
-            let to = b.changing();
+            let from = a.names.write();
+            let to = b.names.write();
             Ok(Pair::Two { gate, from, to })
         } else {
-            let to = b.changing();
-            let from = a.changing();
+            let to = b.names.write();
+            let from = a.names.write();
             Ok(Pair::Two { gate, from, to })
         }
     }

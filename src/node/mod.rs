@@ -10,6 +10,7 @@ pub mod table;
 use crate::error::{Errno, Result};
 use crate::layer::LayerSet;
 use crate::layer::dirfds::RealDir;
+use crate::layer::marks::Known;
 use crate::merge::inomap::{Ino, InoMap, ROOT, RealId};
 use crate::merge::listing::CookieKey;
 use crate::merge::name::Name;
@@ -92,6 +93,13 @@ pub struct Node {
     capability_removed: AtomicBool,
     /// Its name, and that its data is in the upper, are known to be on the disk.
     on_disk: AtomicBool,
+    /// Known to be the only name of its real file.
+    single: AtomicBool,
+    /// Known to have no redirect in the upper.
+    plain: AtomicBool,
+    /// Whether the layers below the upper show something at its name, of which only the
+    /// upper's part counts.
+    covers: Known,
 }
 
 impl Node {
@@ -108,6 +116,9 @@ impl Node {
             harmless: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
             on_disk: AtomicBool::new(false),
+            single: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+            covers: Known::default(),
         }
     }
 
@@ -196,6 +207,41 @@ impl Node {
     /// Notes whether it was synced since it was copied up.
     pub fn set_on_disk(&self, yes: bool) {
         self.on_disk.store(yes, Ordering::Release);
+    }
+
+    /// Whether its real file is known to have no other name.
+    pub fn is_single(&self) -> bool {
+        self.single.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it is.
+    pub fn set_single(&self, yes: bool) {
+        self.single.store(yes, Ordering::Release);
+    }
+
+    /// Whether its part in the upper is known to have no redirect.
+    pub fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it is.
+    pub fn set_plain(&self, yes: bool) {
+        self.plain.store(yes, Ordering::Release);
+    }
+
+    /// Whether the layers below the upper show something at its name, as far as that is
+    /// known: they do where it is in one of them.
+    pub fn covers(&self) -> Option<bool> {
+        if self.in_upper() {
+            self.covers.get()
+        } else {
+            Some(true)
+        }
+    }
+
+    /// Notes whether they do; its next place is another.
+    pub fn set_covers(&self, yes: bool) {
+        self.covers.learn(yes);
     }
 
     /// Notes whether it is harmless.
@@ -366,7 +412,10 @@ impl Tree {
             self.held_at.store(self.now(), Ordering::Relaxed);
             self.held.fetch_add(1, Ordering::Relaxed);
         }
-        let old = std::mem::replace(&mut *node.place.write(), place);
+        let mut there = node.place.write();
+        node.covers.forget();
+        let old = std::mem::replace(&mut *there, place);
+        drop(there);
         if matches!(old, Place::Held(_)) {
             self.held.fetch_sub(1, Ordering::Relaxed);
         }

@@ -3,6 +3,7 @@
 
 use crate::layer::dirfds::RealDir;
 use crate::merge::name::Name;
+use crate::sys::fs::Stat;
 use std::sync::Arc;
 
 /// Where a file lives.
@@ -19,10 +20,32 @@ pub struct Stack {
 /// Where the data of a file is that has none of its own (`overlay.metacopy`).
 #[derive(Clone, Debug)]
 pub enum DataBelow {
-    /// This name in that directory.
-    File(Arc<RealDir>, Name),
+    /// In this file.
+    File(DataFile),
     /// Nowhere: it can be seen, renamed and removed, but not read.
     Lost,
+}
+
+/// A lower file that has another's data.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    /// The directory that it is in.
+    pub dir: Arc<RealDir>,
+    /// Its name there.
+    pub name: Name,
+    /// Its bytes, and the 512-byte blocks that they take.
+    pub size: (u64, u64),
+}
+
+impl DataFile {
+    /// The file `name` in `dir`, which `stat` describes.
+    pub fn new(dir: &Arc<RealDir>, name: &Name, stat: &Stat) -> DataFile {
+        DataFile {
+            dir: dir.clone(),
+            name: name.clone(),
+            size: (stat.size, stat.blocks),
+        }
+    }
 }
 
 /// The parts of a file in lower layers.
@@ -71,12 +94,13 @@ impl Stack {
     }
 
     /// The same with a part in the upper: a copied-up file needs its lower part no more,
-    /// but for its data where that was not copied; a directory goes on merging.
-    pub fn copied_up(&self, ino: u64, with_data: bool) -> Stack {
+    /// but for its data where that was not copied; a directory goes on merging. `stat`
+    /// describes the lower part.
+    pub fn copied_up(&self, ino: u64, with_data: bool, stat: &Stat) -> Stack {
         let data = || match (&self.data, &self.lower) {
             (Some(data), _) => Some(data.clone()),
             (None, Lower::File(dir, name)) => {
-                Some(Box::new(DataBelow::File(dir.clone(), name.clone())))
+                Some(Box::new(DataBelow::File(DataFile::new(dir, name, stat))))
             }
             (None, _) => None,
         };

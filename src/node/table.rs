@@ -144,6 +144,17 @@ impl Drop for LookupRef<'_> {
 }
 
 impl Tree {
+    /// The node `ino`, if it is known; counts a lookup.
+    pub fn refer(&self, ino: Ino) -> Option<LookupRef<'_>> {
+        let shard = self.table.shard(ino).lock();
+        let node = shard.get(&ino)?;
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(LookupRef {
+            tree: self,
+            node: Some(node.clone()),
+        })
+    }
+
     /// The node `ino`, made by `make` if it is not known yet, and whether it was made;
     /// counts a lookup.
     pub fn intern(&self, ino: Ino, make: impl FnOnce() -> Node) -> (LookupRef<'_>, bool) {

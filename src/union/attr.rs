@@ -104,31 +104,19 @@ impl Union {
         if matches!(node.place(), Place::Gone) {
             stat.nlink = 0;
         }
-        if let Some(data) = self.data_stat(node) {
-            stat.blocks = data.blocks;
+        if let Some(DataBelow::File(data)) = node.stack().data.as_deref() {
+            let (size, blocks) = data.size;
+            stat.blocks = blocks;
             // A copy without data is never made of an empty file: its size was lost in a
             // power cut (see `Layer::logs_files_apart`).
             if stat.size == 0 {
-                stat.size = data.size;
+                stat.size = size;
             }
         }
         Attr {
             ino: node.ino,
             stat,
         }
-    }
-
-    /// The file that has the data of `node`, where it is not where the rest is.
-    fn data_stat(&self, node: &Node) -> Option<Stat> {
-        let stack = node.stack();
-        let DataBelow::File(dir, name) = stack.data.as_deref()? else {
-            return None;
-        };
-        let found = self.tree.layers.fds.lower(dir).and_then(|fd| {
-            let look = dir.layer.look(At::new(&*fd, name))?;
-            Ok(look.stat)
-        });
-        best_effort("look at a file's data", found)
     }
 
     /// Whether the link count of the real file is the union's.
@@ -190,7 +178,8 @@ impl Union {
         }
         if let Some(mode) = set.mode {
             fs::chmod(door.at(), mode & 0o7777)?;
-            node.set_harmless(false);
+            // It has no capabilities still, if that was known.
+            node.set_harmless(node.is_harmless() && mode & (S_ISUID | S_ISGID) == 0);
         }
         if set.atime.is_some() || set.mtime.is_some() {
             let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);

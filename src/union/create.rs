@@ -24,7 +24,6 @@ use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +106,12 @@ impl Union {
         self.ensure(&dir, Need::Meta)?;
         let mut names = dir.as_dir()?.names.write();
         let absence = names.take_absence().filter(|a| a.name == *name);
+        let mut in_upper = absence.as_ref().map(|absence| absence.in_upper);
         if absence.is_none() || dir.is_removed() {
-            self.check_absent(&dir, &names, name)?;
+            in_upper = self.check_absent(&dir, &names, name)?;
         }
         let fd = self.tree.upper_dir(&dir)?;
         let at = At::new(&*fd, name);
-        let in_upper = absence.map(|absence| absence.in_upper);
         let way = self.in_the_way(&dir, &fd, name, in_upper)?;
         let open = match creation(way.has) {
             Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
@@ -130,12 +129,16 @@ impl Union {
         let (node, made) = self.tree.intern(ino, || {
             let node = Node::new(ino, stat.format(), place, Stack::upper_only(stat.ino));
             node.set_harmless(stat.mode & 0o6000 == 0);
+            node.set_single(true);
+            node.set_plain(true);
+            if way.has == UpperHas::Nothing && !way.beside {
+                node.set_covers(false);
+            }
             if let Some(part) = &node.dir {
                 part.names.write().listing = Some(Listing::default());
-                part.impure.learn(false);
+                part.upper_hints.impure.learn(false);
                 part.upper_hints.files.learn(false);
-                part.born
-                    .store(way.has == UpperHas::Nothing, Ordering::Relaxed);
+                part.whiteouts.learn(false);
             }
             node
         });
@@ -148,6 +151,7 @@ impl Union {
                 .keep_open(node.node(), Arc::new(open), true, Some(stat.ino));
         }
         self.list(&mut names, name, ino, stat.mode);
+        names.note_found(ino);
         let look = crate::layer::Look {
             stat,
             covered: false,
@@ -174,13 +178,14 @@ impl Union {
         }
     }
 
-    /// EEXIST where the union shows `name` in `dir`, whose names are locked.
+    /// EEXIST where the union shows `name` in `dir`, whose names are locked; else whether the
+    /// upper has an entry there, if that was seen.
     pub(super) fn check_absent(
         &self,
         dir: &Arc<Node>,
         names: &DirState,
         name: &Name,
-    ) -> Result<()> {
+    ) -> Result<Option<bool>> {
         if dir.is_removed() {
             return Err(Errno::ENOENT);
         }
@@ -190,10 +195,14 @@ impl Union {
             None if !dir.stack().is_merged() => false,
             None => {
                 let parts = self.tree.parts(dir)?;
-                !self.see(dir, &parts, name)?.is_absent()
+                let seen = self.see(dir, &parts, name)?;
+                if seen.is_absent() {
+                    return Ok(Some(seen.first_has_entry()));
+                }
+                true
             }
         };
-        if there { Err(Errno::EEXIST) } else { Ok(()) }
+        if there { Err(Errno::EEXIST) } else { Ok(None) }
     }
 
     /// What the upper's part `fd` of `dir` has at a name that the union does not show;
@@ -208,7 +217,7 @@ impl Union {
         let layer = self.tree.upper_layer()?;
         let hints = &dir.as_dir()?.upper_hints;
         let beside = layer.whiteout_beside(At::fd(&**fd), hints, name)?;
-        if dir.as_dir()?.born.load(Ordering::Relaxed) && !dir.stack().is_merged() {
+        if dir.as_dir()?.whiteouts.get() == Some(false) {
             return Ok(InTheWay {
                 has: UpperHas::Nothing,
                 beside,
@@ -352,15 +361,19 @@ impl Union {
             // Where it is now tells whether it goes by the index.
             self.ensure(&node, self.need_of_link(&node))?;
             self.ensure(&dir, Need::Meta)?;
-            let mut names = dir.as_dir()?.changing();
-            self.check_absent(&dir, &names, &name)?;
+            let mut names = dir.as_dir()?.names.write();
+            let absence = names.take_absence().filter(|a| a.name == name);
+            let in_upper = match absence {
+                Some(absence) if !dir.is_removed() => Some(absence.in_upper),
+                _ => self.check_absent(&dir, &names, &name)?,
+            };
             let mut still = Vec::new();
             if let Err(busy) = hold_still([&node], &mut still) {
                 drop(names);
                 wait_for_copyup(&busy);
                 continue;
             }
-            return self.link_locked(&node, &dir, &mut names, &name);
+            return self.link_locked(&node, &dir, &mut names, (&name, in_upper));
         }
     }
 
@@ -377,6 +390,7 @@ impl Union {
     fn redirect_link(&self, node: &Node, at: At<'_>) -> Result<()> {
         let (parent, name) = self.tree.name_of(node)?;
         if let Some(redirect) = self.redirect_for(node, &parent, &name, false, at)? {
+            node.set_plain(false);
             self.tree.upper_layer()?.set_redirect(at, &redirect)?;
             let target = redirect.to_disk();
             observe::marked(Mark::Redirect, || parent.path_to(&name), Some(&target));
@@ -393,12 +407,12 @@ impl Union {
         node: &Arc<Node>,
         dir: &Arc<Node>,
         names: &mut DirState,
-        name: &Name,
+        (name, has_entry): (&Name, Option<bool>),
     ) -> Result<Entry<'_>> {
         let fd = self.tree.upper_dir(dir)?;
         let at = At::new(&*fd, name);
         let from = self.tree.upper_door(node)?;
-        let way = self.in_the_way(dir, &fd, name, None)?;
+        let way = self.in_the_way(dir, &fd, name, has_entry)?;
         let upper = node.stack().upper.ok_or(Errno::EIO)?;
         if node.stack().data.is_some() {
             self.redirect_link(node, from.at())?;
@@ -410,6 +424,7 @@ impl Union {
         if self.tree.ino_of(own) != node.ino {
             copyup::mark_impure(&self.tree, dir, &fd)?;
         }
+        node.set_single(false);
         match creation(way.has) {
             Creation::InPlace => fs::link(from.at(), at)?,
             Creation::OverWhiteout => {

@@ -166,7 +166,9 @@ impl Union {
         self.ensure(&dir, Need::Meta)?;
         let seen = self.see(&dir, &self.tree.parts(&dir)?, &name)?;
         self.ensure(node, Need::All)?;
-        self.alias(node, &dir, &name, &seen)?;
+        if !seen.is_in_first() {
+            self.alias(node, &dir, &name, seen.lower_links())?;
+        }
         Ok(!seen.is_in_first())
     }
 }

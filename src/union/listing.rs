@@ -241,6 +241,10 @@ impl Union {
             },
         )?;
         hints.files.learn(found.mark_files);
+        if layer.is_upper {
+            let hidden = found.mark_files || !found.said.is_empty();
+            dir.as_dir()?.whiteouts.learn(hidden);
+        }
         // After the reading: whoever copies a file up marks the directory before.
         let tells = self.tells_inodes(dir, layer)?;
         Ok(found.told(|entry| self.listed_ino(layer, tells, entry)))

@@ -14,7 +14,7 @@ use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::dir::Absence;
 use crate::node::door::Part;
 use crate::node::lock::wait_for_copyup;
-use crate::node::stack::{DataBelow, Lower, Stack};
+use crate::node::stack::{DataBelow, DataFile, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cache};
@@ -117,7 +117,11 @@ impl Union {
             names.note_absence(Absence { name, in_upper });
             return Ok(None);
         }
-        self.intern(&dir, &name, &parts, &seen)
+        let entry = self.intern(&dir, &name, &parts, &seen)?;
+        if let Some(entry) = &entry {
+            names.note_found(entry.attr.ino);
+        }
+        Ok(entry)
     }
 
     pub(super) fn existing_name(&self, name: &[u8]) -> Result<Name> {
@@ -290,7 +294,9 @@ impl Union {
             };
             let mut make = || {
                 let stack = stack.take().unwrap_or_else(|| Stack::upper_only(0));
-                Node::new(ino, kind, place(), stack)
+                let node = Node::new(ino, kind, place(), stack);
+                node.set_single(look.stat.nlink == 1);
+                node
             };
             let (node, made) = self.tree.intern(ino, &mut make);
             if made {
@@ -355,7 +361,7 @@ impl Union {
         if !has_data {
             self.put_time_back(at, &mut stat)?;
         }
-        let here = || DataBelow::File(real.clone(), name.clone());
+        let here = || DataBelow::File(DataFile::new(real, name, &look.stat));
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
@@ -409,7 +415,7 @@ impl Union {
         let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
         let origin = value.and_then(Origin::from_disk);
         if origin.is_some() && linked {
-            dir.as_dir()?.impure.learn(true);
+            dir.as_dir()?.upper_hints.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;
         }
         Ok(origin
@@ -450,19 +456,19 @@ impl Union {
 
     /// Whether the upper's part of `dir` holds files that have an origin.
     pub(super) fn is_impure(&self, dir: &Node) -> Result<bool> {
-        let part = dir.as_dir()?;
-        if let Some(known) = part.impure.get() {
-            return Ok(known);
-        }
         let upper = self.tree.upper_layer()?;
         if !upper.records_identity(S_IFDIR) {
             // Not to be read anywhere, and so not to be told from the others.
             return Ok(true);
         }
+        let impure = &dir.as_dir()?.upper_hints.impure;
+        if let Some(known) = impure.get() {
+            return Ok(known);
+        }
         let keys = upper.keys();
         let fd = self.tree.upper_dir(dir)?;
         let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
-        part.impure.learn(yes);
+        impure.found(yes);
         Ok(yes)
     }
 }

@@ -247,7 +247,12 @@ impl Union {
         at: At<'_>,
     ) -> Result<Option<Redirect>> {
         let beside = same_directory && node.is_dir();
-        let name = match self.tree.upper_layer()?.redirect(at)? {
+        let noted = if node.is_plain() {
+            None
+        } else {
+            self.tree.upper_layer()?.redirect(at)?
+        };
+        let name = match noted {
             Some(Redirect::Path(_)) => return Ok(None),
             Some(Redirect::Beside(_)) if beside => return Ok(None),
             Some(Redirect::Beside(old)) => old,
@@ -264,7 +269,7 @@ impl Union {
         let mut path = vec![name];
         let mut dir = parent.clone();
         while let Place::Named(above, name) = dir.place() {
-            let redirect = if dir.in_upper() {
+            let redirect = if dir.in_upper() && !dir.is_plain() {
                 layer.redirect(At::fd(&*self.tree.upper_dir(&dir)?))?
             } else {
                 None

@@ -10,12 +10,10 @@ use crate::merge::name::Name;
 use crate::merge::resolve::Resolution;
 use crate::node::Node;
 use crate::node::door::Part;
-use crate::node::stack::DataBelow;
+use crate::node::stack::{DataBelow, DataFile};
 use crate::sys::fs::{self, SetTime, Stat};
 use crate::sys::path::At;
 use std::sync::Arc;
-
-type RealFile = (Arc<RealDir>, Name);
 
 impl Union {
     /// Where the data of the file is that `stat` describes, at `name` in part `i` of
@@ -41,7 +39,7 @@ impl Union {
             );
         }
         Ok(Some(Box::new(
-            found.map_or(DataBelow::Lost, |(real, name)| DataBelow::File(real, name)),
+            found.map_or(DataBelow::Lost, DataBelow::File),
         )))
     }
 
@@ -96,7 +94,7 @@ impl Union {
         parts: &[Part],
         i: usize,
         way: Way<'_>,
-    ) -> Result<Option<RealFile>> {
+    ) -> Result<Option<DataFile>> {
         let Ok(way) = way.on() else {
             return Ok(None);
         };
@@ -129,7 +127,7 @@ impl Union {
         name: &Name,
         parts: &[Part],
         way: Way<'_>,
-    ) -> Result<Option<RealFile>> {
+    ) -> Result<Option<DataFile>> {
         let seen = self.see(dir, parts, name)?;
         let Resolution::NonDirectory(i) = seen.resolution else {
             return Ok(None);
@@ -143,14 +141,14 @@ impl Union {
             return self.find_data(dir, name, parts, i, way);
         }
         Ok(match part {
-            Part::Lower(real) => Some((real.clone(), name.clone())),
+            Part::Lower(real) => Some(DataFile::new(real, name, &stat)),
             Part::Upper(..) => None,
         })
     }
 
     /// The file at `path` in the first data-only layer that has it; nothing is merged
     /// and no mark counts there.
-    fn data_only(&self, path: &[Name]) -> Result<Option<RealFile>> {
+    fn data_only(&self, path: &[Name]) -> Result<Option<DataFile>> {
         let Some((name, above)) = path.split_last() else {
             return Ok(None);
         };
@@ -165,8 +163,11 @@ impl Union {
                 dir = Arc::new(RealDir::child(&dir, step.clone(), false));
             }
             let fd = self.tree.layers.fds.lower(&dir)?;
-            if fs::stat(At::new(&*fd, name)).is_ok_and(|stat| stat.is_file()) {
-                return Ok(Some((dir, name.clone())));
+            match fs::stat(At::new(&*fd, name)) {
+                Ok(stat) if stat.is_file() => {
+                    return Ok(Some(DataFile::new(&dir, name, &stat)));
+                }
+                _ => {}
             }
         }
         Ok(None)

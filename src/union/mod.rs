@@ -13,6 +13,7 @@ mod metacopy;
 mod remove;
 mod rename;
 mod room;
+mod spot;
 mod told;
 mod xattr;
 

@@ -1,12 +1,12 @@
 //! Taking names away.
 
-use super::lookup::Seen;
+use super::spot::Spot;
 use super::{Union, told};
 use crate::copyup::{self, Need, nlink};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::dirfds::open_listing;
 use crate::layer::handle::Origin;
-use crate::merge::decide::{Removal, removal};
+use crate::merge::decide::{Removal, UpperHas, removal};
 use crate::merge::inomap::Ino;
 use crate::merge::name::Name;
 use crate::node::dir::DirState;
@@ -56,7 +56,8 @@ impl Union {
         let name = self.existing_name(name)?;
         self.ensure(&dir, Need::Meta)?;
         loop {
-            let mut names = dir.as_dir()?.changing();
+            let mut names = dir.as_dir()?.names.write();
+            names.take_absence();
             let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
             drop(names);
             match outcome {
@@ -74,18 +75,14 @@ impl Union {
         name: &Name,
         want_dir: bool,
     ) -> Result<Try<()>> {
-        let parts = self.tree.parts(dir)?;
-        let seen = self.see(dir, &parts, name)?;
-        let entry = self
-            .intern(dir, name, &parts, &seen)?
-            .ok_or(Errno::ENOENT)?;
-        let node = entry.node.node();
+        let spot = self.spot(dir, names, name, None)?;
+        let node = spot.node().ok_or(Errno::ENOENT)?;
         match (want_dir, node.is_dir()) {
             (true, false) => return Err(Errno::ENOTDIR),
             (false, true) => return Err(Errno::EISDIR),
             _ => {}
         }
-        if self.must_alias(node, &seen) && !node.in_upper() {
+        if self.must_alias(node, spot.lower_links) && !node.in_upper() {
             return Ok(Try::CopyUp(node.clone(), Need::Meta));
         }
         let mut still = Vec::new();
@@ -98,14 +95,13 @@ impl Union {
         {
             return Err(Errno::ENOTEMPTY);
         }
-        let fd = self.tree.upper_dir(dir)?;
-        self.alias(node, dir, name, &seen)?;
-        let in_upper = seen.is_in_first() && node.in_upper()
-            || matches!(node.place(), Place::Indexed(_)) && self.must_alias(node, &seen);
-        let below = !in_upper || self.shows_below(dir, &parts, name)?;
-        let last = self.hold_last(node, dir, name, &fd, in_upper)?;
+        self.alias(node, dir, name, spot.lower_links)?;
+        let upper = self.upper_at(&spot)?;
+        let in_upper = upper == UpperHas::Something;
+        let below = self.below_at(&spot, names, upper)?;
+        let last = self.hold_last(node, &spot, in_upper)?;
         let how = removal(in_upper, below);
-        self.take_away(&fd, dir, name, how, node.is_dir())?;
+        self.take_away(&spot.fd, dir, name, how, node.is_dir())?;
         if how != Removal::Plain {
             told::marked(Mark::Whiteout, dir, name);
         }
@@ -116,19 +112,24 @@ impl Union {
         Ok(Try::Done(()))
     }
 
-    /// Whether `node`, seen in a lower layer as one of several hard links, must have an
+    /// Whether `node`, seen in a lower layer as one of `lower_links` hard links, must have an
     /// upper name before it loses one, so that the count of its links stays true.
-    pub(super) fn must_alias(&self, node: &Node, seen: &Seen) -> bool {
+    pub(super) fn must_alias(&self, node: &Node, lower_links: Option<u32>) -> bool {
         !node.is_dir()
-            && !seen.is_in_first()
-            && seen.lower_links().is_some_and(|links| links > 1)
+            && lower_links.is_some_and(|links| links > 1)
             && self.tree.is_indexed(node.kind)
     }
 
     /// Gives `name` the upper entry that [`Union::must_alias`] asks for.
-    pub(super) fn alias(&self, node: &Node, dir: &Node, name: &Name, seen: &Seen) -> Result<()> {
-        if self.must_alias(node, seen)
-            && let Some(links) = seen.lower_links()
+    pub(super) fn alias(
+        &self,
+        node: &Node,
+        dir: &Node,
+        name: &Name,
+        lower_links: Option<u32>,
+    ) -> Result<()> {
+        if let Some(links) = lower_links
+            && self.must_alias(node, lower_links)
         {
             copyup::ensure_alias(&self.tree, node, dir, name, links)?;
         }
@@ -140,15 +141,16 @@ impl Union {
     pub(super) fn hold_last(
         &self,
         node: &Node,
-        dir: &Node,
-        name: &Name,
-        fd: &Arc<OwnedFd>,
+        spot: &Spot<'_>,
         in_upper: bool,
     ) -> Result<Option<Arc<OwnedFd>>> {
-        if !in_upper || !node.is_at(dir, name) {
+        if !in_upper || !node.is_at(spot.dir, spot.name) {
             return Ok(None);
         }
-        let held = fs::open(At::new(&**fd, name), O_PATH | O_NOFOLLOW, 0)?;
+        if let Some(open) = self.tree.held_open(node) {
+            return Ok(Some(open));
+        }
+        let held = fs::open(spot.at(), O_PATH | O_NOFOLLOW, 0)?;
         Ok(Some(Arc::new(held)))
     }
 
@@ -165,6 +167,9 @@ impl Union {
         let scratch = self.scratch()?;
         let at = At::new(&**fd, name);
         let files = layer.caps.writes_files;
+        if how != Removal::Plain {
+            dir.as_dir()?.whiteouts.learn(true);
+        }
         if files && how != Removal::Plain {
             // Beside a visible file it hides only what is below.
             layer.make_whiteout_file(At::fd(&**fd), name)?;
@@ -214,7 +219,7 @@ impl Union {
         if !node.is_at(dir, name) {
             return;
         }
-        if let Some(held) = &held {
+        if let Some(held) = held.as_ref().filter(|_| !node.is_single()) {
             best_effort("drop the index entry", self.drop_index_of(held));
         }
         if node.is_dir() {

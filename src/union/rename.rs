@@ -1,9 +1,9 @@
 //! Moving names: prepare (copy up, unlocked), lock, look again, act, commit.
 
-use super::lookup::Seen;
 use super::remove::Try;
+use super::spot::Spot;
 use super::told::Target;
-use super::{Entry, Union, told};
+use super::{Union, told};
 use crate::copyup::{self, Need, meta};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::dirfds::open_listing;
@@ -11,7 +11,7 @@ use crate::layer::marks::whiteout_file;
 use crate::merge::decide::{self, Side, Step, UpperHas};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::Name;
-use crate::node::door::Part;
+use crate::node::dir::DirState;
 use crate::node::lock::{Pair, hold_still, wait_for_copyup};
 use crate::node::stack::Stack;
 use crate::node::{Node, Place};
@@ -19,23 +19,8 @@ use crate::observe::{self, Mark};
 use crate::sys::dir::for_each;
 use crate::sys::fs::{self, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 use crate::sys::path::At;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-
-/// One end of a rename.
-struct End<'a> {
-    dir: &'a Arc<Node>,
-    name: &'a Name,
-    fd: Arc<OwnedFd>,
-    parts: Vec<Part>,
-    seen: Seen,
-}
-
-impl End<'_> {
-    fn at(&self) -> At<'_> {
-        At::new(&*self.fd, self.name)
-    }
-}
 
 impl Union {
     /// Moves `name` in `parent` to `new_name` in `new_parent`, with RENAME_NOREPLACE or
@@ -75,9 +60,15 @@ impl Union {
         self.ensure(&to_dir, Need::Meta)?;
         loop {
             let mut pair = self.tree.lock_pair(&from_dir, &to_dir)?;
-            let from = self.end(&from_dir, name)?;
-            let to = self.end(&to_dir, new_name)?;
+            let absence = pair.to().take_absence();
+            pair.from().take_absence();
+            let (from_names, to_names) = pair.both();
+            let from = self.spot(&from_dir, from_names, name, None)?;
+            let to = self.spot(&to_dir, to_names, new_name, absence.as_ref())?;
             let outcome = self.rename_locked(&mut pair, &from, &to, flags)?;
+            if let (Some(absence), false) = (absence, matches!(outcome, Try::Done(()))) {
+                pair.to().note_absence(absence);
+            }
             drop(pair);
             match outcome {
                 Try::Done(()) => return Ok(()),
@@ -87,45 +78,25 @@ impl Union {
         }
     }
 
-    fn end<'a>(&self, dir: &'a Arc<Node>, name: &'a Name) -> Result<End<'a>> {
-        if dir.is_removed() {
-            return Err(Errno::ENOENT);
-        }
-        let fd = self.tree.upper_dir(dir)?;
-        let parts = self.tree.parts(dir)?;
-        let seen = self.see(dir, &parts, name)?;
-        Ok(End {
-            dir,
-            name,
-            fd,
-            parts,
-            seen,
-        })
-    }
-
     fn rename_locked(
         &self,
         pair: &mut Pair<'_>,
-        from: &End<'_>,
-        to: &End<'_>,
+        from: &Spot<'_>,
+        to: &Spot<'_>,
         flags: u32,
     ) -> Result<Try<()>> {
-        let source = self
-            .intern(from.dir, from.name, &from.parts, &from.seen)?
-            .ok_or(Errno::ENOENT)?;
-        let target = self.intern(to.dir, to.name, &to.parts, &to.seen)?;
+        let src = from.node().ok_or(Errno::ENOENT)?;
+        let tgt = to.node();
         let exchange = flags == RENAME_EXCHANGE;
-        if let Some(done) = check(&source, target.as_ref(), to, flags)? {
+        if let Some(done) = check(src, tgt, to, flags)? {
             return Ok(done);
         }
-        let src = source.node.node();
-        let tgt = target.as_ref().map(|t| t.node.node());
         let moves_merged =
             src.stack().is_merged() || exchange && tgt.is_some_and(|t| t.stack().is_merged());
         if moves_merged && !self.redirects.writes() {
             return Err(Errno::EXDEV);
         }
-        for (node, seen) in [(Some(src), &from.seen), (tgt, &to.seen)] {
+        for (node, spot) in [(Some(src), from), (tgt, to)] {
             let Some(node) = node else { continue };
             let moves = node.ino == src.ino || exchange;
             // A file leaves its data below only where it can note where that is.
@@ -134,7 +105,7 @@ impl Union {
             } else {
                 Need::Meta
             };
-            if (moves || self.must_alias(node, seen)) && !need.is_met(node) {
+            if (moves || self.must_alias(node, spot.lower_links)) && !need.is_met(node) {
                 return Ok(Try::CopyUp(node.clone(), need));
             }
         }
@@ -151,26 +122,30 @@ impl Union {
         {
             return Err(Errno::ENOTEMPTY);
         }
-        self.alias(src, from.dir, from.name, &from.seen)?;
+        self.alias(src, from.dir, from.name, from.lower_links)?;
         if let Some(t) = tgt {
-            self.alias(t, to.dir, to.name, &to.seen)?;
+            self.alias(t, to.dir, to.name, to.lower_links)?;
         }
-        self.act(from, to, src, tgt, exchange)?;
-        self.commit(pair, from, to, src, tgt.filter(|_| exchange));
+        let (from_names, to_names) = pair.both();
+        let sides = (
+            self.side(from, from_names, Some(src))?,
+            self.side(to, to_names, tgt)?,
+        );
+        self.act((from, to), sides, src, tgt, exchange)?;
+        let below = (sides.0.below, sides.1.below);
+        self.commit(pair, (from, to), below, src, tgt.filter(|_| exchange));
         Ok(Try::Done(()))
     }
 
     /// Does to the upper what the rename means.
     fn act(
         &self,
-        from: &End<'_>,
-        to: &End<'_>,
+        (from, to): (&Spot<'_>, &Spot<'_>),
+        (from_side, to_side): (Side, Side),
         src: &Arc<Node>,
         tgt: Option<&Arc<Node>>,
         exchange: bool,
     ) -> Result<()> {
-        let from_side = self.side(from, Some(src))?;
-        let to_side = self.side(to, tgt)?;
         let dirty = match tgt {
             Some(t) if t.is_dir() && !exchange && t.in_upper() => {
                 !self.upper_is_empty(&self.tree.parts(t)?)?
@@ -191,13 +166,15 @@ impl Union {
         let held = match tgt {
             Some(t) if !exchange => {
                 let in_upper = to_side.upper == UpperHas::Something;
-                self.hold_last(t, to.dir, to.name, &to.fd, in_upper)?
+                self.hold_last(t, to, in_upper)?
             }
             _ => None,
         };
-        let hints = &to.dir.as_dir()?.upper_hints;
         let layer = self.tree.upper_layer()?;
-        let beside = layer.whiteout_beside(At::fd(&*to.fd), hints, to.name)?;
+        let beside = self.is_hidden_beside(to)?;
+        if steps.contains(&Step::MoveLeavingWhiteout) || steps.contains(&Step::Exchange) {
+            from.dir.as_dir()?.whiteouts.learn(true);
+        }
         for step in &steps {
             self.step(*step, (from, src), (to, tgt))?;
         }
@@ -217,16 +194,11 @@ impl Union {
         Ok(())
     }
 
-    fn side(&self, end: &End<'_>, node: Option<&Arc<Node>>) -> Result<Side> {
-        let upper = match node {
-            // An alias may have been made since the name was looked at.
-            Some(_) if fs::stat(end.at()).is_ok() => UpperHas::Something,
-            None if end.seen.first_has_entry() => UpperHas::Whiteout,
-            _ => UpperHas::Nothing,
-        };
+    fn side(&self, end: &Spot<'_>, names: &DirState, node: Option<&Arc<Node>>) -> Result<Side> {
+        let upper = self.upper_at(end)?;
         Ok(Side {
             upper,
-            below: self.shows_below(end.dir, &end.parts, end.name)?,
+            below: self.below_at(end, names, upper)?,
             is_dir: node.is_some_and(|n| n.is_dir()),
             redirected: node.is_some_and(|n| n.stack().needs_redirect()),
         })
@@ -235,10 +207,11 @@ impl Union {
     /// Notes in `node`, a merged directory or a file whose data is below, where its lower
     /// content lies, before it goes from one end to the other. EXDEV, where that cannot be noted, makes the caller
     /// copy.
-    fn redirect(&self, node: &Node, from: &End<'_>, to: &End<'_>) -> Result<()> {
+    fn redirect(&self, node: &Node, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
         let same = from.dir.ino == to.dir.ino;
         let at = from.at();
         if let Some(redirect) = self.redirect_for(node, from.dir, from.name, same, at)? {
+            node.set_plain(false);
             let set = self.tree.upper_layer()?.set_redirect(at, &redirect);
             if let Err(e) = set {
                 log::info!(
@@ -254,7 +227,7 @@ impl Union {
     }
 
     /// A directory that a file with an origin comes to lists it by looking it up.
-    fn mark_impure_for(&self, end: &End<'_>, node: &Node) -> Result<()> {
+    fn mark_impure_for(&self, end: &Spot<'_>, node: &Node) -> Result<()> {
         let own = node.stack().upper.map(|ino| {
             self.tree.ino_of(RealId {
                 dev: self.tree.layers.upper.as_ref().map_or(0, |u| u.dev),
@@ -270,8 +243,8 @@ impl Union {
     fn step(
         &self,
         step: Step,
-        (from, src): (&End<'_>, &Arc<Node>),
-        (to, tgt): (&End<'_>, Option<&Arc<Node>>),
+        (from, src): (&Spot<'_>, &Arc<Node>),
+        (to, tgt): (&Spot<'_>, Option<&Arc<Node>>),
     ) -> Result<()> {
         let layer = self.tree.upper_layer()?;
         match step {
@@ -304,7 +277,7 @@ impl Union {
 
     /// Where rename leaves no whiteout by itself: beside the source stands a whiteout file
     /// while it moves, which hides only what is below as long as the source is there.
-    fn move_over_own_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
+    fn move_over_own_whiteout(&self, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
         let layer = self.tree.upper_layer()?;
         if !layer.caps.reads_files || whiteout_file(from.name).is_none() {
             return self.change_places_with_whiteout(from, to);
@@ -325,7 +298,7 @@ impl Union {
 
     /// The same without whiteout files: a whiteout is put at the target, where it shows
     /// nothing or hides what is about to be replaced, and changes places with the source.
-    fn change_places_with_whiteout(&self, from: &End<'_>, to: &End<'_>) -> Result<()> {
+    fn change_places_with_whiteout(&self, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
         let scratch = self.scratch()?;
         let temp_name = scratch.temp_name();
         let temp = At::new(scratch.dir(), &temp_name);
@@ -335,6 +308,7 @@ impl Union {
             Err(e) => return Err(e.errno),
         };
         scratch.make_whiteout(temp)?;
+        to.dir.as_dir()?.whiteouts.learn(true);
         let flags = if replaces {
             RENAME_EXCHANGE
         } else {
@@ -360,7 +334,7 @@ impl Union {
     /// Makes the upper's part of `to`, a directory that is empty in the union, really empty
     /// where marks are files, so that a rename can replace it: a whiteout file beside it
     /// comes to hide what those in it do.
-    fn strip_target(&self, to: &End<'_>, tgt: &Node) -> Result<()> {
+    fn strip_target(&self, to: &Spot<'_>, tgt: &Node) -> Result<()> {
         let layer = self.tree.upper_layer()?;
         layer.make_whiteout_file(At::fd(&*to.fd), to.name)?;
         to.dir.as_dir()?.upper_hints.files.learn(true);
@@ -387,7 +361,7 @@ impl Union {
 
     /// Puts an empty opaque directory, otherwise the same, in the place of a directory
     /// that is empty in the union but not in the upper.
-    fn empty_target(&self, to: &End<'_>) -> Result<()> {
+    fn empty_target(&self, to: &Spot<'_>) -> Result<()> {
         let scratch = self.scratch()?;
         let temp_name = scratch.temp_name();
         let temp = At::new(scratch.dir(), &temp_name);
@@ -409,8 +383,8 @@ impl Union {
     fn commit(
         &self,
         pair: &mut Pair<'_>,
-        from: &End<'_>,
-        to: &End<'_>,
+        (from, to): (&Spot<'_>, &Spot<'_>),
+        (below_from, below_to): (bool, bool),
         src: &Arc<Node>,
         exchanged: Option<&Arc<Node>>,
     ) {
@@ -418,30 +392,30 @@ impl Union {
             listing.remove(&self.tree.cookies, from.name);
         }
         self.list(pair.to(), to.name, src.ino, src.kind);
-        self.replace(src, from, to);
+        self.replace(src, from, (to, below_to));
         if let Some(other) = exchanged {
             self.list(pair.from(), from.name, other.ino, other.kind);
-            self.replace(other, to, from);
+            self.replace(other, to, (from, below_from));
         }
     }
 
-    /// `node` went from one end to the other.
-    fn replace(&self, node: &Node, from: &End<'_>, to: &End<'_>) {
+    /// `node` went from one end to the other, below which there is something or not.
+    fn replace(&self, node: &Node, from: &Spot<'_>, (to, below): (&Spot<'_>, bool)) {
         if node.is_at(from.dir, from.name) || node.is_removed() {
             let place = Place::Named(to.dir.clone(), to.name.clone());
             self.tree.set_place(node, place);
+            node.set_covers(below);
         }
     }
 }
 
 /// What rename(2) refuses, or has nothing to do for.
 fn check(
-    source: &Entry<'_>,
-    target: Option<&Entry<'_>>,
-    to: &End<'_>,
+    src: &Node,
+    target: Option<&Arc<Node>>,
+    to: &Spot<'_>,
     flags: u32,
 ) -> Result<Option<Try<()>>> {
-    let src = source.node.node();
     let mut above = Some(to.dir.clone());
     while let Some(dir) = above {
         if dir.ino == src.ino {
@@ -452,14 +426,13 @@ fn check(
             _ => None,
         };
     }
-    let Some(target) = target else {
+    let Some(tgt) = target else {
         return if flags == RENAME_EXCHANGE {
             Err(Errno::ENOENT)
         } else {
             Ok(None)
         };
     };
-    let tgt = target.node.node();
     if flags == RENAME_NOREPLACE {
         return Err(Errno::EEXIST);
     }

@@ -11,7 +11,6 @@ use super::generate;
 use super::run::mounting;
 use super::script::Author;
 use super::side::Side;
-use super::support::backing::Backing;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
 use super::support::mount::{PLYFS_WORDS, Subject, run};
@@ -161,7 +160,7 @@ fn uppers_of_fuse_overlayfs_are_read_as_it_wrote_them() {
         return;
     }
     let settings = Settings::read(40, 100);
-    let Some(backing) = Backing::new(settings.filesystem) else {
+    let Some(backing) = super::backing(settings.filesystem, &settings.words) else {
         return;
     };
     let _mounting = mounting();

@@ -40,7 +40,7 @@ use std::time::Instant;
 use case::Case;
 use run::{Ending, Failure, Length, Runner};
 use support::backing::{Backing, Kind};
-use support::mount::Subject;
+use support::mount::{Subject, tests_with};
 use support::skip;
 
 /// What the environment asks for.
@@ -97,15 +97,23 @@ fn random_scripts_give_what_the_kernels_overlayfs_gives() {
     }
 }
 
+/// Where the layers are of unions that are mounted with `words` in plyfs's `-o`.
+fn backing(kind: Kind, words: &str) -> Option<Backing> {
+    let backing = Backing::new(kind)?;
+    let passed = words.contains("io=passthrough") || tests_with("io=passthrough");
+    if !passed || skip::in_user_namespace() {
+        return Some(backing);
+    }
+    // What is passed through changes access times as the upper's own mount says.
+    let quiet = backing.without_atime();
+    Some(quiet.expect("it can be mounted again"))
+}
+
 /// Plays the scripts that `settings` ask for, and fails if any of them differs.
 fn play(settings: &Settings) {
-    let Some(mut backing) = Backing::new(settings.filesystem) else {
+    let Some(backing) = backing(settings.filesystem, &settings.words) else {
         return;
     };
-    // What is passed through changes access times as the upper's own mount says.
-    if settings.words.contains("io=passthrough") {
-        backing = backing.without_atime().expect("it can be mounted again");
-    }
     let started = Instant::now();
     let next = AtomicU64::new(settings.seed);
     let end = settings.seed + settings.scripts;

@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::run::Runner;
-use super::support::backing::{Backing, Kind};
+use super::support::backing::Kind;
 use super::support::mount::Subject;
 
 /// Runs `text` on ext4 and fails with the differences.
@@ -10,7 +10,7 @@ fn agrees(text: &str) {
     if !super::can_run() {
         return;
     }
-    let Some(backing) = Backing::new(Kind::Ext4) else {
+    let Some(backing) = super::backing(Kind::Ext4, "") else {
         return;
     };
     let dir = backing.dir("regression");

@@ -9,7 +9,6 @@ use super::generate;
 use super::run::{Ending, mounting};
 use super::script::Author;
 use super::side::Side;
-use super::support::backing::Backing;
 use super::support::layers::MarkFormat;
 use super::support::mount::{PLYFS_WORDS, Subject, plyfs_binary, run};
 use super::support::rng::Rng;
@@ -91,7 +90,7 @@ fn features_in_user_xattrs_are_settled() {
         return;
     }
     let settings = Settings::read(60, 150);
-    let Some(backing) = Backing::new(settings.filesystem) else {
+    let Some(backing) = super::backing(settings.filesystem, &settings.words) else {
         return;
     };
     let _mounting = mounting();

@@ -2,7 +2,7 @@
 
 use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
-use super::support::sys;
+use super::support::{skip, sys};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -28,7 +28,8 @@ fn a_change_of_metadata_copies_no_data_and_a_write_does() {
         let changes = [
             "chmod 600 d/f",
             "chown 5:6 d/f",
-            "touch -d @1 d/f",
+            // Without opening it.
+            "touch -h -d @1 d/f",
             "setfattr -n user.x -v y d/f",
             "mv d/f d/g; mv d/g d/f",
         ];
@@ -54,6 +55,28 @@ fn a_change_of_metadata_copies_no_data_and_a_write_does() {
         );
         assert!(room(&upper) >= SIZE);
     }
+}
+
+#[test]
+fn regression_the_first_file_without_data_in_an_old_upper_directory_is_known_as_one() {
+    let Some(lab) = Lab::new() else { return };
+    if skip::in_user_namespace() {
+        return skip::skipped("only root of the machine drops caches");
+    }
+    let l = lab.layer("l", MarkFormat::Overlay, &["dir d", "file d/small 11"]);
+    let stack = lab.stack("old", std::slice::from_ref(&l));
+    let old = lab.upper("old").join("d");
+    std::fs::create_dir(&old).expect("a directory in the upper");
+    std::fs::write(old.join("old"), "x").expect("a file in the upper");
+    let mounted = lab.mount_stack("old", &stack);
+    // It is seen that the directory holds nothing that was copied up, and then it does; the
+    // file is forgotten and the directory is not.
+    let script = "cd d; stat old; chmod 600 small; sync; echo 2 > /proc/sys/vm/drop_caches; stat .";
+    shell(mounted.path(), script);
+    shell(
+        mounted.path(),
+        &format!("{script}; cmp small {}/d/small", l.display()),
+    );
 }
 
 #[test]

@@ -17,6 +17,22 @@ pub const KERNEL_WORDS: &str = "index=on,redirect_dir=on,metacopy=on,xino=off,vo
 /// What a mount of plyfs gets unless a test says otherwise.
 pub const PLYFS_WORDS: &str = "allow_other,suid,dev";
 
+/// What every mount of plyfs gets before its own words, which count more: the mode in which
+/// the tests are run (`tests/modes.rs` has the list of them).
+pub fn test_options() -> String {
+    std::env::var("PLYFS_TEST_OPTIONS").unwrap_or_default()
+}
+
+/// Whether `word` is among those of [`test_options`].
+pub fn tests_with(word: &str) -> bool {
+    test_options().split(',').any(|option| option == word)
+}
+
+/// Whether the tests are run in a mode in which opening a file for writing copies it up.
+pub fn copies_at_open() -> bool {
+    tests_with("copyup=open") || tests_with("io=passthrough")
+}
+
 /// A program that shows a stack of layers as one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -180,6 +196,9 @@ impl Stack {
         } else {
             &self.words
         };
+        if verb == "mount" {
+            command.args(["-o", &test_options()]);
+        }
         command.args(["-o", words]);
         command
     }

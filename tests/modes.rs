@@ -1,0 +1,56 @@
+//! The suites that mount, in every mode of serving: one command for all of them,
+//! `cargo test --release --test modes -- --ignored --nocapture`.
+//!
+//! `PLYFS_MODES` names other modes, with spaces between; `PLYFS_MODES_SUITES` other suites. One of them
+//! alone: `PLYFS_TEST_OPTIONS=io=passthrough cargo test --release --test mounted`.
+
+use std::process::{Command, Stdio};
+
+/// Words for `-o`. The first is what a mount is without any.
+const MODES: &[&str] = &["io=cached", "copyup=open", "io=passthrough"];
+
+const SUITES: &[&str] = &["model", "mounted", "race", "hardlinks", "uppers", "crash"];
+
+fn list(variable: &str, default: &[&str]) -> Vec<String> {
+    match std::env::var(variable) {
+        Ok(words) => words.split_whitespace().map(str::to_owned).collect(),
+        Err(_) => default.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+/// What the tests of `suite` said at their end, in `mode`; whether they passed.
+fn run(mode: &str, suite: &str) -> (bool, String) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--test", suite]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let out = cargo
+        .env("PLYFS_TEST_OPTIONS", mode)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    if !out.status.success() {
+        println!("{said}");
+    }
+    let last = said.lines().rfind(|line| line.starts_with("test result: "));
+    (out.status.success(), last.unwrap_or("no result").to_owned())
+}
+
+#[test]
+#[ignore = "half an hour"]
+fn every_suite_passes_in_every_mode() {
+    let mut failed = Vec::new();
+    for mode in list("PLYFS_MODES", MODES) {
+        for suite in list("PLYFS_MODES_SUITES", SUITES) {
+            let (passed, result) = run(&mode, &suite);
+            println!("{mode} {suite}: {result}");
+            if !passed {
+                failed.push(format!("{mode} {suite}"));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "failed: {failed:?}");
+}
