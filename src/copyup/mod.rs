@@ -287,7 +287,7 @@ impl Job<'_> {
                     Some(file) => file,
                     None => fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?,
                 };
-                io::sync(&file, false)?;
+                self.upper.sync(&file, false)?;
             }
             Made::Bare(_) | Made::Whole => {}
         }

@@ -283,8 +283,11 @@ impl Union {
                 self.strip_target(to, tgt.ok_or(Errno::EIO)?)?;
             }
             Step::EmptyTarget => self.empty_target(to)?,
+            Step::Move if tgt.is_none() && to.seen.first_has_entry() => {
+                layer.rename_with_mark(from.at(), to.at(), 0)?;
+            }
             Step::Move => fs::rename(from.at(), to.at(), 0)?,
-            Step::Exchange => fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?,
+            Step::Exchange => layer.rename_with_mark(from.at(), to.at(), RENAME_EXCHANGE)?,
             // It has nothing to hide, so it may as well stay.
             Step::DropWhiteoutAtSource => {
                 best_effort("drop a whiteout", fs::unlink(from.at()));
@@ -295,7 +298,7 @@ impl Union {
                 fs::rename(from.at(), to.at(), 0)?;
             }
             Step::MoveLeavingWhiteout if layer.caps.rename_whiteout => {
-                fs::rename(from.at(), to.at(), RENAME_WHITEOUT)?;
+                layer.rename_with_mark(from.at(), to.at(), RENAME_WHITEOUT)?;
             }
             Step::MoveLeavingWhiteout => self.move_over_own_whiteout(from, to)?,
         }
@@ -399,7 +402,7 @@ impl Union {
             meta::copy((to.at(), &stat), (temp, &fs::stat(temp)?), &owners, false)?;
             layer.make_opaque(temp)?;
             meta::copy_times(&stat, temp)?;
-            fs::rename(temp, to.at(), RENAME_EXCHANGE)
+            layer.rename_with_mark(temp, to.at(), RENAME_EXCHANGE)
         })();
         scratch.discard(&temp_name);
         Ok(made?)

@@ -91,12 +91,7 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
             may_be_at(moments, path)
         };
         let history = |ino: &u64| record.history(kind, cut.at, range.clone(), *ino);
-        let mut histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
-        if kind == Kind::Btrfs && !is_strict && record.may_be_uncovered(range.clone(), path) {
-            // What lies below, as it is by its other names.
-            let below = states[0].get(path);
-            histories.extend(below.map(|file| [vec![file], history(&file.ino)].concat()));
-        }
+        let histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
         found.extend(judge_file(
             path,
             seen.get(path),

@@ -365,19 +365,3 @@ impl Record {
         files.filter(|file| file.ino == ino).collect()
     }
 }
-
-impl Record {
-    /// Whether `path`, or what is above it, was renamed or deleted in `range`, or became a directory. btrfs may
-    /// show the new name after a power cut without the whiteout that came to the old one in the same
-    /// call, or neither the new directory nor the whiteout with which it changed places, or neither
-    /// what was deleted nor the whiteout in its place (see `btrfs.rs`), and then what lies below is back there; overlayfs on btrfs has the same.
-    pub fn may_be_uncovered(&self, range: RangeInclusive<usize>, path: &str) -> bool {
-        let lines = &self.work[*range.start()..(*range.end()).min(self.work.len())];
-        lines.iter().any(|line| {
-            let (verb, names) = line.split_once(' ').unwrap_or_default();
-            let moves = matches!(verb, "rename" | "exchange" | "mkdir" | "unlink" | "rmdir");
-            let is_above = |name: &str| format!("{path}/").starts_with(&format!("/{name}/"));
-            moves && names.split(' ').any(is_above)
-        })
-    }
-}
