@@ -190,7 +190,7 @@ pub fn record(kind: Kind, dir: &Path, site: &Site, base: Image, lines: Lines<'_>
 }
 
 /// Writes to a file that is none of the union's, and syncs it.
-fn tick(path: &Path) {
+pub fn tick(path: &Path) {
     let done = std::fs::File::options()
         .append(true)
         .open(path)
