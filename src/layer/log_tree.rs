@@ -9,8 +9,8 @@
 //! it.
 //!
 //! So there are no two such things between two commits: where files were logged, the
-//! filesystem commits before a mark changes places, and where a mark did, before another
-//! file is logged. Many changes of one kind share a commit.
+//! filesystem commits before a mark or a directory changes places, and where one did,
+//! before another file is logged. Many changes of one kind share a commit.
 
 use super::Layer;
 use crate::error::SysError;
@@ -24,9 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What was done since the upper's filesystem last committed.
 #[derive(Debug, Default)]
 pub struct LogTree {
-    /// Shared by those who log files; who moves a mark has it alone.
+    /// Shared by those who log files; who moves a mark or a directory has it alone.
     gate: RwLock<()>,
-    /// Marks may have changed places since, and no file was logged; else the other way round.
+    /// Marks or directories may have changed places since, and no file was logged; else the other way round.
     moved: AtomicBool,
     /// Others than this program may log files of the upper, unseen.
     shared: AtomicBool,
@@ -49,8 +49,9 @@ impl Layer {
         io::sync(file, data_only)
     }
 
-    /// rename(2) within this upper and its work directory, of a mark or in the place of one,
-    /// or so that one is left behind: after a power cut all of it was done, or nothing.
+    /// rename(2) within this upper and its work directory of a directory or a mark, in the
+    /// place of a mark, or so that one is left behind: after a power cut all of it was done,
+    /// or nothing, and what is synced after it is where it was moved to.
     ///
     /// # Errors
     /// renameat2's, or syncfs's where that has to come first.

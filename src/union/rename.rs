@@ -283,7 +283,7 @@ impl Union {
                 self.strip_target(to, tgt.ok_or(Errno::EIO)?)?;
             }
             Step::EmptyTarget => self.empty_target(to)?,
-            Step::Move if tgt.is_none() && to.seen.first_has_entry() => {
+            Step::Move if src.is_dir() || tgt.is_none() && to.seen.first_has_entry() => {
                 layer.rename_with_mark(from.at(), to.at(), 0)?;
             }
             Step::Move => fs::rename(from.at(), to.at(), 0)?,

@@ -52,6 +52,13 @@ const MOVES: &[&[&str]] = &[
         "create n",
         "fsync n",
     ],
+    &[
+        "mkdir dd",
+        "rename e/low dd/low",
+        "fsync dd/low",
+        "rename dd d2",
+        "fsync d2/low",
+    ],
     &["link d/f d/l", "fsync d/l", "rename below d/f", "fsync d/l"],
 ];
 

@@ -345,17 +345,8 @@ impl Record {
     }
 
     /// What file `ino` was in `range`, under any name, since it was last synced.
-    pub fn history(
-        &self,
-        kind: Kind,
-        at: usize,
-        range: RangeInclusive<usize>,
-        ino: u64,
-    ) -> Vec<&File> {
+    pub fn history(&self, at: usize, range: RangeInclusive<usize>, ino: u64) -> Vec<&File> {
         let synced = self.last(at, |i, line| {
-            if kind == Kind::Btrfs {
-                return false;
-            }
             let path = synced(line).map(|p| format!("/{p}"));
             path.and_then(|p| self.states[i].get(&p))
                 .is_some_and(|f| f.ino == ino)
