@@ -13,7 +13,7 @@
 //! before another file is logged. Many changes of one kind share a commit.
 
 use super::Layer;
-use crate::error::SysError;
+use crate::error::{Errno, SysError};
 use crate::sys::fs;
 use crate::sys::io;
 use crate::sys::path::At;
@@ -41,6 +41,13 @@ impl Layer {
         let Some(log) = &self.log_tree else {
             return io::sync(file, data_only);
         };
+        // What may take long, before anybody has to wait for it.
+        match io::write_out(file) {
+            Err(e) if matches!(e.errno, Errno::EIO | Errno::ENOSPC | Errno::EDQUOT) => {
+                return Err(e);
+            }
+            _ => {}
+        }
         let _shared = log.gate.read();
         if log.moved.load(Ordering::Relaxed) {
             io::sync_filesystem(&*self.root)?;
