@@ -277,6 +277,11 @@ impl Job<'_> {
                 nlink::write(keys, at, nlink::Base::Lower(links), links)?;
             }
         }
+        // After the origin, which differs from file to file: ext4 has room for one of the two
+        // in the inode, and shares a block that says the same for many (fs/ext4/xattr.c).
+        if stat.is_file() && self.need == Need::Meta {
+            self.upper.mark_metacopy(at)?;
+        }
         meta::copy_times(stat, at)?;
         // Last, for what a filesystem has logged of a file it may show under its new name:
         // btrfs would after a power cut, with the mode that the temporary began with.
@@ -300,7 +305,6 @@ impl Job<'_> {
         let to = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
         let len = match self.need {
             Need::Meta => {
-                self.upper.mark_metacopy(At::fd(&to))?;
                 io::truncate(&to, stat.size)?;
                 return Ok(Made::Bare(Some(to)));
             }

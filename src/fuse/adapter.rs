@@ -261,6 +261,15 @@ impl fuser::Filesystem for Adapter {
                 log::info!("this kernel does not offer {flag:?}");
             }
         }
+        // Data that was read is believed as long as attributes are: only where these expire
+        // does the kernel see a file change that it did not change itself.
+        if self.ttl != FOREVER
+            && config
+                .add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA)
+                .is_err()
+        {
+            log::info!("this kernel keeps what it read of a file that changes in a layer");
+        }
         let both = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         self.opens_by_itself = config.capabilities().contains(both);
         if let Err(nearest) = config.set_max_write(self.max_write) {
@@ -587,7 +596,11 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.opens_by_itself {
+        if self.ttl != FOREVER {
+            // A merged directory's time does not tell that one below its top has changed, so
+            // the kernel must not keep what it read of it.
+            reply.opened(FileHandle(0), FopenFlags::empty());
+        } else if self.opens_by_itself {
             reply.error(errno(Errno::ENOSYS));
         } else {
             let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;

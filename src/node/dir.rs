@@ -4,7 +4,8 @@ use crate::layer::marks::{Hints, Known};
 use crate::merge::listing::Listing;
 use crate::merge::name::Name;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 /// The directory part of a node.
 #[derive(Debug, Default)]
@@ -18,9 +19,16 @@ pub struct DirPart {
     pub impure: Known,
     /// Made by this mount: nothing is in its upper part but what the union shows.
     pub born: AtomicBool,
+    /// How many names were looked up while there was no listing.
+    lookups: AtomicU32,
 }
 
 impl DirPart {
+    /// Counts a lookup that no listing answers; how many there were with it.
+    pub fn count_lookup(&self) -> u32 {
+        self.lookups.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
     /// The names, to be changed: what was found absent may not be for long.
     pub fn changing(&self) -> RwLockWriteGuard<'_, DirState> {
         let mut names = self.names.write();
@@ -34,6 +42,9 @@ impl DirPart {
 pub struct DirState {
     /// All of them, once somebody asked; kept true by every change.
     pub listing: Option<Listing>,
+    /// When they were read, where layers change under the mount; never for a directory that
+    /// this mount made.
+    pub listed_at: Option<Instant>,
     absence: Mutex<Option<Absence>>,
 }
 

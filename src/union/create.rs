@@ -184,7 +184,7 @@ impl Union {
         if dir.is_removed() {
             return Err(Errno::ENOENT);
         }
-        let there = match &names.listing {
+        let there = match self.known(names) {
             Some(listing) => listing.get(&self.tree.cookies, name).is_some(),
             // In a directory of the upper alone, making it will tell.
             None if !dir.stack().is_merged() => false,

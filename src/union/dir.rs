@@ -1,28 +1,14 @@
 //! Listing directories.
 
 use super::{Entry, Union};
-use crate::error::{Errno, Result};
-use crate::layer::Layer;
-use crate::layer::dirfds::open_listing;
-use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
-use crate::merge::inomap::{Ino, ROOT, RealId};
-use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Entry as Listed, Listing, Merger, Said};
-use crate::merge::name::Name;
-use crate::merge::resolve::Sighting;
-use crate::node::dir::DirState;
-use crate::node::door::Part;
-use crate::node::{Node, Place};
+use crate::error::Result;
+use crate::merge::inomap::{Ino, ROOT};
+use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing};
+use crate::node::Place;
 use crate::observe::{self, Cache};
-use crate::sys::dir::for_each;
-use crate::sys::path::At;
-use std::collections::HashSet;
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
 pub(super) const DT_UNKNOWN: u8 = 0;
-const DT_CHR: u8 = 2;
 pub(super) const DT_DIR: u8 = 4;
-const DT_REG: u8 = 8;
 
 /// One line of a directory.
 #[derive(Clone, Debug)]
@@ -35,12 +21,12 @@ pub struct Item {
     pub ino: Ino,
     /// `DT_*`.
     pub kind: u8,
-    /// See [`Listed::lower`].
+    /// See [`crate::merge::listing::Entry::lower`].
     lower: Option<u16>,
 }
 
 /// `DT_*` of a mode.
-fn kind_of(mode: u32) -> u8 {
+pub(super) fn kind_of(mode: u32) -> u8 {
     (mode >> 12) as u8 & 15
 }
 
@@ -127,7 +113,7 @@ impl Union {
                 lower: e.lower,
             }));
         };
-        if let Some(listing) = &part.names.read().listing {
+        if let Some(listing) = self.known(&part.names.read()) {
             observe::cache(Cache::Listing, true);
             take(listing, &mut items);
             return Ok(items);
@@ -136,134 +122,5 @@ impl Union {
         let mut names = part.names.write();
         take(self.load(&dir, &mut names)?, &mut items);
         Ok(items)
-    }
-
-    /// The listing of `dir`, whose names are locked; read from the layers if need be.
-    pub(super) fn load<'n>(
-        &self,
-        dir: &Arc<Node>,
-        names: &'n mut DirState,
-    ) -> Result<&'n mut Listing> {
-        if names.listing.is_none() {
-            let mut merger = Merger::new(&self.tree.cookies);
-            if !dir.is_removed() {
-                let mut lower = 0u16;
-                for part in self.tree.parts(dir)? {
-                    let number = matches!(part, Part::Lower(_)).then_some(lower);
-                    let said = self.read_part(dir, &part, number)?;
-                    lower = lower.saturating_add(u16::from(number.is_some()));
-                    merger.layer(said);
-                }
-            }
-            names.listing = Some(merger.finish());
-        }
-        names.listing.as_mut().ok_or(Errno::EIO)
-    }
-
-    fn read_part(&self, dir: &Node, part: &Part, lower: Option<u16>) -> Result<Vec<Said>> {
-        let Some(fd) = self.tree.open_part(part)? else {
-            return Ok(Vec::new());
-        };
-        let layer = part.layer();
-        let hints = part.hints(dir)?;
-        let tells = self.tells_inodes(dir, layer)?;
-        let xattr_marks = layer.has_xattr_whiteouts(At::fd(&*fd), hints);
-        let mut entries = Vec::new();
-        let mut hidden: HashSet<Name> = HashSet::new();
-        let mut whiteouts = Vec::new();
-        let mut mark_files = false;
-        for_each(&open_listing(fd.as_fd())?, |entry| {
-            if layer.caps.reads_files && is_mark_name(entry.name) {
-                mark_files = true;
-                if let Some(name) = hidden_by_file(entry.name)
-                    && entry.name != OPAQUE_FILE
-                    && let Ok(name) = Name::new(name)
-                {
-                    hidden.insert(name);
-                }
-                return Ok(());
-            }
-            let Ok(name) = Name::new(entry.name) else {
-                return Ok(());
-            };
-            let mut kind = entry.kind;
-            if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && xattr_marks {
-                let look = match layer.look(At::new(&*fd, &name)) {
-                    Ok(look) => look,
-                    Err(e) if e.errno == Errno::ENOENT => return Ok(()),
-                    Err(e) => return Err(e.errno),
-                };
-                kind = kind_of(look.stat.mode);
-                let seen = layer.sighting(At::fd(&*fd), hints, &name, &look.stat);
-                if seen == Sighting::Whiteout {
-                    whiteouts.push(name);
-                    return Ok(());
-                }
-            }
-            let mode = u32::from(kind) << 12;
-            let ino = if tells.true_for(kind) && (layer.is_upper || !self.tree.parts_links(mode)) {
-                self.tree.ino_of(RealId {
-                    dev: layer.dev,
-                    ino: entry.ino,
-                })
-            } else {
-                0
-            };
-            entries.push(Listed {
-                name,
-                ino,
-                kind,
-                lower,
-            });
-            Ok(())
-        })?;
-        hints.files.learn(mark_files);
-        let mut said: Vec<Said> = whiteouts.into_iter().map(Said::Whiteout).collect();
-        for entry in entries {
-            let both = hidden.remove(&*entry.name);
-            said.push(if both {
-                Said::HereHidingBelow(entry)
-            } else {
-                Said::Here(entry)
-            });
-        }
-        said.extend(hidden.into_iter().map(Said::Whiteout));
-        Ok(said)
-    }
-
-    /// For which files the inode numbers that a directory of `layer` lists are those
-    /// that `stat` gives; for the others a lookup tells.
-    fn tells_inodes(&self, dir: &Node, layer: &Layer) -> Result<Tells> {
-        const BTRFS: i64 = 0x9123_683e;
-        const OVERLAY: i64 = 0x794c_7630;
-        const FUSE: i64 = 0x6573_5546;
-        if layer.is_upper && self.is_impure(dir)? {
-            return Ok(Tells::Nothing);
-        }
-        Ok(match layer.caps.magic {
-            OVERLAY | FUSE => Tells::Nothing,
-            // A subvolume is another device.
-            BTRFS => Tells::Files,
-            // So is what may be mounted on a directory.
-            _ if layer.is_upper || layer.private_mount => Tells::All,
-            _ => Tells::Files,
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Tells {
-    All,
-    Files,
-    Nothing,
-}
-
-impl Tells {
-    fn true_for(self, kind: u8) -> bool {
-        match self {
-            Tells::All => true,
-            Tells::Files => !matches!(kind, DT_DIR | DT_UNKNOWN),
-            Tells::Nothing => false,
-        }
     }
 }

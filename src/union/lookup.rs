@@ -100,9 +100,9 @@ impl Union {
             return Ok(None);
         }
         let name = self.existing_name(name)?;
-        let names = part.names.read();
+        let names = self.names_for_lookup(&dir, part)?;
         let mut listed = (DT_UNKNOWN, None);
-        if let Some(listing) = &names.listing {
+        if let Some(listing) = self.known(&names) {
             let Some(entry) = listing.get(&self.tree.cookies, &name) else {
                 observe::cache(Cache::Absent, true);
                 return Ok(None);

@@ -6,6 +6,7 @@ mod create;
 mod dir;
 mod file;
 mod inspect;
+mod listing;
 mod lookup;
 mod merged;
 mod metacopy;
@@ -23,7 +24,7 @@ pub use file::{Opening, Writer};
 pub(crate) use inspect::Below;
 pub use lookup::Entry;
 
-use crate::config::plan::{MountPlan, Redirects};
+use crate::config::plan::{CacheTimeout, MountPlan, Redirects};
 use crate::copyup::meta::OwnerMap;
 use crate::copyup::{self, Settings};
 use crate::error::{Errno, MountError, Result};
@@ -34,6 +35,7 @@ use crate::node::{Node, Tree};
 use crate::sys::creds;
 use crate::sys::fs::{self, FsStat};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Descriptors for files: at most this share of what the process may open.
 const FILE_FD_SHARE: u64 = 4;
@@ -47,6 +49,8 @@ pub struct Union {
     /// `.wh.` names are marks, and so not for users.
     mark_files: bool,
     redirects: Redirects,
+    /// For how long what was listed stays true, where layers change under the mount.
+    listings_last: Option<Duration>,
 }
 
 impl Union {
@@ -80,6 +84,10 @@ impl Union {
                 metacopy: plan.metacopy,
             },
             redirects: plan.redirects,
+            listings_last: match plan.timeout {
+                CacheTimeout::Forever => None,
+                CacheTimeout::Seconds(s) => Duration::try_from_secs_f64(s).ok(),
+            },
         })
     }
 

@@ -219,3 +219,68 @@ fn prometheus_reads_the_file_and_the_socket() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_directory_that_is_asked_often_is_read_and_tells_the_rest() {
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    observed.0.write("low/in/first", "in the first layer");
+    observed.0.scratch.dir("low2/in");
+    observed.0.write("low2/in/second", "in the second layer");
+    observed.mount(&[]);
+    let at = |name: &str| observed.path(&format!("mnt/in/{name}"));
+    for i in 0..100 {
+        assert!(!at(&format!("none{i}")).exists());
+    }
+    let asked = observed.stat()["caches"]["absent_names"].clone();
+    let (hits, misses) = (asked["hits"].as_u64(), asked["misses"].as_u64());
+    assert_eq!(hits.zip(misses).map(|(h, m)| h + m), Some(100), "{asked}");
+    assert!(hits >= Some(64), "{asked}");
+    // What is there is found, and what is made and deleted from then on is known.
+    assert_eq!(
+        fs::read_to_string(at("second")).ok().as_deref(),
+        Some("in the second layer")
+    );
+    fs::write(at("none5"), "made").expect("a new file");
+    fs::remove_file(at("first")).expect("unlink");
+    fs::rename(at("second"), at("third")).expect("rename");
+    let mut names: Vec<_> = fs::read_dir(observed.path("mnt/in"))
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["none5", "third"]);
+    assert!(!at("first").exists() && !at("second").exists());
+    // It was not read again for that.
+    assert_eq!(observed.stat()["caches"]["listings"]["misses"], 0);
+    observed.unmount();
+}
+
+#[test]
+fn what_changes_in_a_layer_is_seen_after_the_timeout() {
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    observed.0.write("low/in/file", "before");
+    observed.mount(&["-o", "timeout=0.05"]);
+    let at = |name: &str| observed.path(&format!("mnt/in/{name}"));
+    let names = || {
+        let listed = fs::read_dir(observed.path("mnt/in")).expect("a directory");
+        listed.count()
+    };
+    assert_eq!(names(), 1);
+    assert_eq!(
+        fs::read_to_string(at("file")).ok().as_deref(),
+        Some("before")
+    );
+    assert!(!at("more").exists());
+    observed.0.write("low/in/more", "new in the layer");
+    observed.0.write("low/in/file", "changed in the layer");
+    await_that("a new name is found", || at("more").exists());
+    await_that("a new name is listed", || names() == 2);
+    await_that("new data is read", || {
+        fs::read_to_string(at("file")).ok().as_deref() == Some("changed in the layer")
+    });
+    observed.unmount();
+}

@@ -1,0 +1,296 @@
+//! Reading the directories of the layers into one listing, which then tells which names
+//! there are, and where, without a look.
+
+use super::Union;
+use super::dir::{DT_DIR, DT_UNKNOWN, kind_of};
+use crate::error::{Errno, Result, SysError, best_effort};
+use crate::layer::Layer;
+use crate::layer::dirfds::open_listing;
+use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
+use crate::merge::inomap::RealId;
+use crate::merge::listing::{Entry as Listed, Listing, Merger, Said};
+use crate::merge::name::Name;
+use crate::merge::resolve::Sighting;
+use crate::node::Node;
+use crate::node::dir::{DirPart, DirState};
+use crate::node::door::Part;
+use crate::sys::dir::for_each;
+use crate::sys::fs;
+use crate::sys::path::At;
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+const DT_CHR: u8 = 2;
+const DT_REG: u8 = 8;
+
+/// After so many lookups in a directory, and whenever there were twice as many, it is worth
+/// a thought whether reading it whole would have been cheaper.
+const FIRST_THOUGHT: u32 = 8;
+/// What reading one layer's directory costs beside its entries (open, getdents64 twice,
+/// close), in entries.
+const COST_OF_READING: u64 = 20;
+/// What one look at a name costs, in entries that could have been read.
+const COST_OF_A_LOOK: u64 = 3;
+/// More are not read unasked: others would wait for that.
+const MOST: u64 = 4096;
+/// Bytes that a directory's size says of one entry, at least, on any filesystem whose
+/// directories have a size. It keeps large ones from being begun.
+const BYTES_PER_ENTRY: u64 = 16;
+
+/// Why the reading of a directory ended early.
+enum Stop {
+    TooMany,
+    Failed(Errno),
+}
+
+impl From<SysError> for Stop {
+    fn from(e: SysError) -> Stop {
+        Stop::Failed(e.errno)
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(e: Errno) -> Stop {
+        Stop::Failed(e)
+    }
+}
+
+/// What was found in one layer's directory.
+#[derive(Default)]
+struct Found {
+    /// What has its own name here, with its number here.
+    entries: Vec<Listed>,
+    /// Whiteouts that have the name themselves.
+    said: Vec<Said>,
+    /// The names that whiteout files hide.
+    hidden: HashSet<Name>,
+    mark_files: bool,
+}
+
+impl Found {
+    fn mark_file(&mut self, file: &[u8]) {
+        self.mark_files = true;
+        if let Some(name) = hidden_by_file(file)
+            && file != OPAQUE_FILE
+            && let Ok(name) = Name::new(name)
+        {
+            self.hidden.insert(name);
+        }
+    }
+
+    /// What that says, where `ino_of` tells the union's number of an entry.
+    fn told(mut self, ino_of: impl Fn(&Listed) -> u64) -> Vec<Said> {
+        for mut entry in self.entries {
+            entry.ino = ino_of(&entry);
+            self.said.push(if self.hidden.remove(&*entry.name) {
+                Said::HereHidingBelow(entry)
+            } else {
+                Said::Here(entry)
+            });
+        }
+        self.said
+            .extend(self.hidden.into_iter().map(Said::Whiteout));
+        self.said
+    }
+}
+
+impl Union {
+    /// The names of `dir`, whose lookups count: where there were many, they are all read,
+    /// for as much as the looks have cost that are spared from then on.
+    pub(super) fn names_for_lookup<'n>(
+        &self,
+        dir: &Arc<Node>,
+        part: &'n DirPart,
+    ) -> Result<RwLockReadGuard<'n, DirState>> {
+        let names = part.names.read();
+        if names.listing.is_some() || self.listings_last.is_some() {
+            return Ok(names);
+        }
+        let asked = part.count_lookup();
+        if asked < FIRST_THOUGHT || !asked.is_power_of_two() {
+            return Ok(names);
+        }
+        drop(names);
+        // Who changes a name there need not be waited for: there will be other lookups.
+        let Some(mut names) = part.names.try_write() else {
+            return Ok(part.names.read());
+        };
+        if names.listing.is_none() {
+            let learned = self.learn(dir, asked);
+            names.listing = best_effort("read a directory unasked", learned).flatten();
+        }
+        Ok(RwLockWriteGuard::downgrade(names))
+    }
+
+    /// The listing in `names`, if there is one and it can still be believed.
+    pub(super) fn known<'n>(&self, names: &'n DirState) -> Option<&'n Listing> {
+        let old = |limit| names.listed_at.is_some_and(|at| at.elapsed() > limit);
+        if self.listings_last.is_some_and(old) {
+            return None;
+        }
+        names.listing.as_ref()
+    }
+
+    /// The listing of `dir`, which was `asked` for so many names; `None` where that cost less
+    /// than reading it would.
+    fn learn(&self, dir: &Node, asked: u32) -> Result<Option<Listing>> {
+        let parts = self.tree.parts(dir)?;
+        let number = parts.len() as u64;
+        let looks = u64::from(asked) * number * COST_OF_A_LOOK;
+        let most = looks.saturating_sub(number * COST_OF_READING).min(MOST);
+        let mut size = 0;
+        for part in &parts {
+            if let Some(fd) = self.tree.open_part(part)? {
+                size += fs::stat(At::fd(&*fd))?.size;
+            }
+        }
+        // An ext4 directory has a block of 4 KiB for a single entry too.
+        if size > (most * 4).max(256 * number) * BYTES_PER_ENTRY {
+            return Ok(None);
+        }
+        match self.merge(dir, &parts, most) {
+            Ok(listing) => Ok(Some(listing)),
+            Err(Stop::TooMany) => Ok(None),
+            Err(Stop::Failed(e)) => Err(e),
+        }
+    }
+
+    /// The listing of `dir`, whose names are locked; read from the layers if need be.
+    pub(super) fn load<'n>(
+        &self,
+        dir: &Arc<Node>,
+        names: &'n mut DirState,
+    ) -> Result<&'n mut Listing> {
+        if self.known(names).is_none() {
+            let parts = if dir.is_removed() {
+                Vec::new()
+            } else {
+                self.tree.parts(dir)?
+            };
+            let listing = self.merge(dir, &parts, u64::MAX).map_err(|e| match e {
+                Stop::TooMany => Errno::EIO,
+                Stop::Failed(e) => e,
+            })?;
+            names.listing = Some(listing);
+            names.listed_at = self.listings_last.map(|_| Instant::now());
+        }
+        names.listing.as_mut().ok_or(Errno::EIO)
+    }
+
+    /// Reads `parts` of `dir`, which may have `most` entries together.
+    fn merge(&self, dir: &Node, parts: &[Part], most: u64) -> std::result::Result<Listing, Stop> {
+        let mut merger = Merger::new(&self.tree.cookies);
+        let (mut lower, mut left) = (0u16, most);
+        for part in parts {
+            let number = matches!(part, Part::Lower(_)).then_some(lower);
+            merger.layer(self.read_part(dir, part, number, &mut left)?);
+            lower = lower.saturating_add(u16::from(number.is_some()));
+        }
+        Ok(merger.finish())
+    }
+
+    fn read_part(
+        &self,
+        dir: &Node,
+        part: &Part,
+        lower: Option<u16>,
+        left: &mut u64,
+    ) -> std::result::Result<Vec<Said>, Stop> {
+        let Some(fd) = self.tree.open_part(part)? else {
+            return Ok(Vec::new());
+        };
+        let layer = part.layer();
+        let hints = part.hints(dir)?;
+        let xattr_marks = layer.has_xattr_whiteouts(At::fd(&*fd), hints);
+        let mut found = Found::default();
+        for_each(
+            &open_listing(fd.as_fd())?,
+            |entry| -> std::result::Result<(), Stop> {
+                *left = left.checked_sub(1).ok_or(Stop::TooMany)?;
+                if layer.caps.reads_files && is_mark_name(entry.name) {
+                    found.mark_file(entry.name);
+                    return Ok(());
+                }
+                let Ok(name) = Name::new(entry.name) else {
+                    return Ok(());
+                };
+                let mut kind = entry.kind;
+                if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && xattr_marks {
+                    let look = match layer.look(At::new(&*fd, &name)) {
+                        Ok(look) => look,
+                        Err(e) if e.errno == Errno::ENOENT => return Ok(()),
+                        Err(e) => return Err(e.into()),
+                    };
+                    kind = kind_of(look.stat.mode);
+                    let seen = layer.sighting(At::fd(&*fd), hints, &name, &look.stat);
+                    if seen == Sighting::Whiteout {
+                        found.said.push(Said::Whiteout(name));
+                        return Ok(());
+                    }
+                }
+                found.entries.push(Listed {
+                    name,
+                    ino: entry.ino,
+                    kind,
+                    lower,
+                });
+                Ok(())
+            },
+        )?;
+        hints.files.learn(found.mark_files);
+        // After the reading: whoever copies a file up marks the directory before.
+        let tells = self.tells_inodes(dir, layer)?;
+        Ok(found.told(|entry| self.listed_ino(layer, tells, entry)))
+    }
+
+    /// The union's number for `entry` of `layer`, whose number there it has; 0 where a lookup
+    /// has to tell.
+    fn listed_ino(&self, layer: &Layer, tells: Tells, entry: &Listed) -> u64 {
+        let mode = u32::from(entry.kind) << 12;
+        let told = tells.true_for(entry.kind) && (layer.is_upper || !self.tree.parts_links(mode));
+        let real = RealId {
+            dev: layer.dev,
+            ino: entry.ino,
+        };
+        if told { self.tree.ino_of(real) } else { 0 }
+    }
+
+    /// For which files the inode numbers that a directory of `layer` lists are those
+    /// that `stat` gives; for the others a lookup tells.
+    fn tells_inodes(&self, dir: &Node, layer: &Layer) -> Result<Tells> {
+        const BTRFS: i64 = 0x9123_683e;
+        const OVERLAY: i64 = 0x794c_7630;
+        const FUSE: i64 = 0x6573_5546;
+        if layer.is_upper && self.is_impure(dir)? {
+            return Ok(Tells::Nothing);
+        }
+        Ok(match layer.caps.magic {
+            OVERLAY | FUSE => Tells::Nothing,
+            // A subvolume is another device.
+            BTRFS => Tells::Files,
+            // So is what may be mounted on a directory.
+            _ if layer.is_upper || layer.private_mount => Tells::All,
+            _ => Tells::Files,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Tells {
+    All,
+    Files,
+    Nothing,
+}
+
+impl Tells {
+    fn true_for(self, kind: u8) -> bool {
+        match self {
+            Tells::All => true,
+            Tells::Files => !matches!(kind, DT_DIR | DT_UNKNOWN),
+            Tells::Nothing => false,
+        }
+    }
+}
