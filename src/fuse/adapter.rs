@@ -8,6 +8,7 @@
 
 use super::backing::{Backings, Served};
 use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
+use super::readers::{Readers, caught, elsewhere};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
@@ -25,7 +26,6 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,6 +41,8 @@ const MAX_BACKGROUND: u16 = 64;
 /// A copy-up of more bytes than this is done in a thread of its own: the threads that
 /// read requests are few, and must not all be busy copying.
 const LONG_COPY: u64 = 4 << 20;
+/// A write of as many bytes is worth a thread of its own, where no other reader is free.
+const MUCH: usize = 64 << 10;
 
 /// Answers the kernel's requests from a [`Union`].
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Adapter {
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
     copyup: CopyUpAt,
+    /// Those that call it.
+    readers: Arc<Readers>,
     /// Counts what is served, unless that is switched off.
     observer: Option<Arc<Observer>>,
     /// Of `io=passthrough`.
@@ -58,9 +62,14 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter over `union`, with the caching of `plan`; what it does is counted by
-    /// `observer`.
-    pub fn new(union: Arc<Union>, plan: &MountPlan, observer: Option<Arc<Observer>>) -> Adapter {
+    /// An adapter over `union`, with the caching of `plan`, called by so many `readers`; what
+    /// it does is counted by `observer`.
+    pub fn new(
+        union: Arc<Union>,
+        plan: &MountPlan,
+        readers: usize,
+        observer: Option<Arc<Observer>>,
+    ) -> Adapter {
         let passes = plan.io == Io::Passthrough;
         // The kernel would refuse each backing by itself, and each opening be slower for it.
         let may_pass = passes && is_system_admin();
@@ -78,6 +87,7 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
+            readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
             observer,
         }
@@ -107,6 +117,7 @@ impl Adapter {
 
     /// Serves one request of `kind`.
     fn guarded(&self, request: &Request, kind: Kind, act: impl FnOnce()) {
+        let _serving = self.readers.serve();
         let _observed = observe::begin(self.observer.as_ref(), kind, request.pid());
         caught(kind.name(), act);
     }
@@ -167,27 +178,6 @@ fn caller(request: &Request, umask: u32) -> Caller {
     }
 }
 
-/// A bug in one request is EIO for that request: the answer that `act` owns says so
-/// when it is dropped by the panic.
-fn caught(operation: &'static str, act: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(act)).is_err() {
-        log::error!("{operation}: a bug in plyfs; the request was answered with EIO");
-    }
-}
-
-/// Goes on with the request of this thread in one of its own.
-fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
-    let request = observe::hand_over();
-    let work = move || {
-        let _observed = request.resume();
-        caught(operation, act);
-    };
-    let thread = std::thread::Builder::new().name(operation.into());
-    if let Err(e) = thread.spawn(work) {
-        log::error!("{operation}: no thread for it: {e}; the request was answered with EIO");
-    }
-}
-
 fn written(reply: ReplyWrite, result: Result<usize>) {
     match result {
         Ok(n) => reply.written(n as u32),
@@ -236,6 +226,26 @@ fn absent() -> FileAttr {
 thread_local! {
     /// The answer to a READ, kept so that none is allocated and zeroed anew.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn answer_read(
+    union: &Union,
+    ino: u64,
+    offset: u64,
+    size: usize,
+    flags: OpenFlags,
+    reply: ReplyData,
+) {
+    READ_BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let room = buffer.get_mut(..size).unwrap_or_default();
+        match union.read(ino, offset, room, flags.0) {
+            Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
+            Err(e) => reply.error(errno(e)),
+        }
+    });
 }
 
 impl fuser::Filesystem for Adapter {
@@ -504,18 +514,16 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let union = self.union.clone();
+        let (ino, size) = (ino.0, size as usize);
         self.guarded(request, Kind::Read, || {
-            READ_BUFFER.with_borrow_mut(|buffer| {
-                let size = size as usize;
-                if buffer.len() < size {
-                    buffer.resize(size, 0);
-                }
-                let room = buffer.get_mut(..size).unwrap_or_default();
-                match self.union.read(ino.0, offset, room, flags.0) {
-                    Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
-                    Err(e) => reply.error(errno(e)),
-                }
-            });
+            if self.readers.are_all_busy() && !union.is_in_memory(ino, offset, size) {
+                elsewhere("read", move || {
+                    answer_read(&union, ino, offset, size, flags, reply)
+                });
+            } else {
+                answer_read(&union, ino, offset, size, flags, reply);
+            }
         });
     }
 
@@ -544,7 +552,9 @@ impl fuser::Filesystem for Adapter {
                 };
                 written(reply, union.write(ino.0, offset, data, by));
             };
-            if self.takes_long(ino, Need::All) {
+            // Who writes much waits at last for what was written before.
+            let waits = data.len() >= MUCH && self.readers.are_all_busy();
+            if waits || self.takes_long(ino, Need::All) {
                 let data = data.to_vec();
                 elsewhere("write", move || put(&data));
             } else {
@@ -590,8 +600,10 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let union = self.union.clone();
         self.guarded(request, Kind::Fsync, || {
-            empty(reply, self.union.fsync(ino.0, datasync))
+            let act = move || empty(reply, union.fsync(ino.0, datasync));
+            self.readers.wait_for_disk("fsync", act);
         });
     }
 
@@ -690,8 +702,10 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let union = self.union.clone();
         self.guarded(request, Kind::Fsyncdir, || {
-            empty(reply, self.union.fsync(ino.0, datasync));
+            let act = move || empty(reply, union.fsync(ino.0, datasync));
+            self.readers.wait_for_disk("fsyncdir", act);
         });
     }
 
@@ -808,12 +822,14 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let (union, who) = (self.union.clone(), caller(request, 0));
         self.guarded(request, Kind::Fallocate, || {
-            let who = caller(request, 0);
-            empty(
-                reply,
-                self.union.fallocate(ino.0, mode, offset, length, &who),
-            );
+            let act = move || empty(reply, union.fallocate(ino.0, mode, offset, length, &who));
+            if self.takes_long(ino, Need::All) {
+                elsewhere("fallocate", act);
+            } else {
+                self.readers.wait_for_disk("fallocate", act);
+            }
         });
     }
 

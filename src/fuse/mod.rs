@@ -4,4 +4,5 @@ pub mod adapter;
 mod backing;
 pub mod convert;
 pub mod mounting;
+mod readers;
 pub mod session;

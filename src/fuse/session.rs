@@ -68,7 +68,8 @@ impl Session {
         let union = Arc::new(Union::open(plan)?);
         let (device, mounted) = mount_union(plan)?;
         let mut config = Config::default();
-        config.n_threads = Some(plan.threads.unwrap_or(THREADS));
+        let readers = plan.threads.unwrap_or(THREADS);
+        config.n_threads = Some(readers);
         let acl = if plan.flags.allow_root && !plan.flags.allow_other {
             SessionACL::RootAndOwner
         } else {
@@ -76,7 +77,7 @@ impl Session {
         };
         config.acl = acl;
         let observer = plan.observe.on.then(observer);
-        let adapter = Adapter::new(Arc::clone(&union), plan, observer.clone());
+        let adapter = Adapter::new(Arc::clone(&union), plan, readers, observer.clone());
         let backings = adapter.backings();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(

@@ -43,6 +43,28 @@ pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysEr
     Ok(done)
 }
 
+/// Whether the first and the last of `len` bytes at `at` are in memory, as preadv2(2) with
+/// RWF_NOWAIT says; where it cannot, they are not.
+pub fn is_cached(fd: &impl AsFd, at: u64, len: usize) -> bool {
+    let last = at.saturating_add(len.saturating_sub(1) as u64);
+    byte_is_cached(fd, at) && (last == at || byte_is_cached(fd, last))
+}
+
+/// Beyond the end there is nothing to wait for.
+fn byte_is_cached(fd: &impl AsFd, at: u64) -> bool {
+    let Ok(at) = offset("preadv2", at) else {
+        return false;
+    };
+    let mut byte = 0u8;
+    let room = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: `room` describes `byte`, which is writable and outlives the call.
+    let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, at, libc::RWF_NOWAIT) };
+    got >= 0
+}
+
 /// pwrite(2) until all of `buf` is written, or an error after none of it.
 ///
 /// # Errors

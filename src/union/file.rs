@@ -118,6 +118,13 @@ impl Union {
         Ok(io::read_full(&*file, buf, at)?)
     }
 
+    /// Whether so many bytes at offset `at` of `ino` can be read without waiting for a disk,
+    /// as far as that can be told.
+    pub fn is_in_memory(&self, ino: Ino, at: u64, size: usize) -> bool {
+        let file = self.node(ino).and_then(|node| self.tree.reader(&node));
+        file.is_ok_and(|file| io::is_cached(&*file, at, size))
+    }
+
     /// Writes `data` at offset `at` of `ino`; how many bytes went.
     ///
     /// # Errors
