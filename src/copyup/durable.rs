@@ -28,7 +28,7 @@ impl Settings {
         match self.durability {
             Durability::Volatile => Ok(()),
             Durability::Auto if upper.caps.keeps_order => io::write_out(file),
-            Durability::Auto | Durability::Strict => io::sync(file, false),
+            Durability::Auto | Durability::Strict => upper.sync(file, false),
         }
     }
 
@@ -50,7 +50,7 @@ impl Settings {
         }
         for dir in dirs {
             let open = fs::open(At::new(dir, b"."), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)?;
-            io::sync(&open, false)?;
+            upper.sync(&open, false)?;
         }
         Ok(())
     }

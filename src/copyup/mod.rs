@@ -330,10 +330,10 @@ impl Job<'_> {
         let strict = self.settings.is_strict();
         match &made {
             Made::WithData(file) => self.settings.order_data(self.upper, file)?,
-            Made::Bare(file) if strict => io::sync(file, false)?,
+            Made::Bare(file) if strict => self.upper.sync(file, false)?,
             Made::Dir if strict => {
                 let dir = fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?;
-                io::sync(&dir, false)?;
+                self.upper.sync(&dir, false)?;
             }
             Made::Bare(_) | Made::Dir | Made::Whole => {}
         }

@@ -4,6 +4,7 @@ pub mod dirfds;
 pub mod handle;
 pub mod journal;
 pub mod keys;
+pub mod log_tree;
 pub mod marks;
 pub mod metacopy;
 pub mod open;
@@ -48,6 +49,9 @@ pub struct Layer {
     pub caps: Caps,
     /// Whether files of it can be cloned into the upper.
     pub clones: Known,
+    /// Where it is an upper that is to survive a power cut and logs files apart, what is
+    /// known of that log.
+    pub log_tree: Option<log_tree::LogTree>,
 }
 
 /// One look at a name of a layer.

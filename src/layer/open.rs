@@ -179,6 +179,7 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
         private_mount,
         _mount: None,
         clones: Known::default(),
+        log_tree: None,
         caps: probe::lower(plan, &root),
         root: Arc::new(root),
     })
@@ -252,7 +253,8 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         )
     })?;
     log::debug!("upper {}: {caps:?}", path.display());
-    let layer = upper_layer(path, rooms.upper, (&rooms.stat, rooms.mount), caps);
+    let mut layer = upper_layer(path, rooms.upper, (&rooms.stat, rooms.mount), caps);
+    layer.log_tree = (layer.logs_files_apart() && !volatile).then(Default::default);
     Ok((layer, scratch))
 }
 
@@ -272,6 +274,7 @@ fn upper_layer(
         private_mount: mount.is_some(),
         _mount: mount,
         clones: Known::default(),
+        log_tree: None,
         caps,
         root: Arc::new(root),
     }

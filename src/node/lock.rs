@@ -5,7 +5,9 @@
 //! 3. `Node::copyup`: one at a time on the way up; under 2 only by `try_lock` (on
 //!    contention everything is let go, and the caller waits and starts again).
 //! 4. Leaf locks (place, stack pointer, table shard, descriptor caches): never two
-//!    but a node's place on the way to another's, never across a system call.
+//!    but a node's place on the way to another's, never across a system call (but for the
+//!    one that the upper's [`log tree`](crate::layer::log_tree) has on btrfs, for a sync or
+//!    a rename).
 
 use super::dir::DirState;
 use super::{Node, Place, Tree};

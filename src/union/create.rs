@@ -259,19 +259,20 @@ impl Union {
         let temp_name = scratch.temp_name();
         let temp = At::new(scratch.dir(), &temp_name);
         let at = At::new(&**fd, name);
+        let layer = self.tree.upper_layer()?;
         let done = (|| {
             let open = self.make_inheriting(fd, temp, new, caller)?;
             let is_dir = new.mode() & S_IFMT == S_IFDIR;
             if is_dir {
-                self.tree.upper_layer()?.make_opaque(temp)?;
+                layer.make_opaque(temp)?;
             }
             match how {
                 Creation::InPlace => copyup::publish::publish(temp, at)?,
                 Creation::OverWhiteout if is_dir => {
-                    fs::rename(temp, at, RENAME_EXCHANGE)?;
+                    layer.rename_with_mark(temp, at, RENAME_EXCHANGE)?;
                     scratch.discard(&temp_name);
                 }
-                Creation::OverWhiteout => fs::rename(temp, at, 0)?,
+                Creation::OverWhiteout => layer.rename_with_mark(temp, at, 0)?,
             }
             Ok(open)
         })();
@@ -438,7 +439,7 @@ impl Union {
                 let temp_name = scratch.temp_name();
                 let temp = At::new(scratch.dir(), &temp_name);
                 fs::link(from.at(), temp)?;
-                if let Err(e) = fs::rename(temp, at, 0) {
+                if let Err(e) = self.tree.upper_layer()?.rename_with_mark(temp, at, 0) {
                     scratch.discard(&temp_name);
                     return Err(e.errno);
                 }

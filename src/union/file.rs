@@ -97,6 +97,7 @@ impl Union {
         if node.stack().data_upper().is_none() || !node.is_file() {
             return Ok(None);
         }
+        self.tree.upper_layer()?.share_log();
         self.tree.reader(&node).map(Some)
     }
 
@@ -223,7 +224,7 @@ impl Union {
         if node.is_dir() {
             let dir = self.tree.upper_dir(&node)?;
             let open = fs::open(At::new(&*dir, b"."), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)?;
-            return Ok(io::sync(&open, data_only)?);
+            return Ok(self.tree.upper_layer()?.sync(&open, data_only)?);
         }
         if !node.is_file() {
             return Ok(());
@@ -241,12 +242,13 @@ impl Union {
     }
 
     fn sync_file(&self, node: &Node, data_only: bool) -> Result<()> {
+        let upper = self.tree.upper_layer()?;
         if node.stack().data.is_some() {
             let file = self.tree.open(node, O_RDONLY | fs::O_NONBLOCK)?;
-            return Ok(io::sync(&file, data_only)?);
+            return Ok(upper.sync(&file, data_only)?);
         }
         let file = self.tree.reader(node)?;
-        Ok(io::sync(&*file, data_only)?)
+        Ok(upper.sync(&*file, data_only)?)
     }
 
     /// Where changes are to be on the disk when they are answered, brings the names of

@@ -183,7 +183,7 @@ impl Union {
                 let temp = At::new(scratch.dir(), &temp_name);
                 scratch.make_whiteout(temp)?;
                 let flags = if is_dir { RENAME_EXCHANGE } else { 0 };
-                let moved = fs::rename(temp, at, flags);
+                let moved = layer.rename_with_mark(temp, at, flags);
                 if is_dir || moved.is_err() {
                     scratch.discard(&temp_name);
                 }

@@ -256,8 +256,11 @@ impl Union {
                 self.strip_target(to, tgt.ok_or(Errno::EIO)?)?;
             }
             Step::EmptyTarget => self.empty_target(to)?,
+            Step::Move if src.is_dir() || tgt.is_none() && self.replaces_mark(to)? => {
+                layer.rename_with_mark(from.at(), to.at(), 0)?;
+            }
             Step::Move => fs::rename(from.at(), to.at(), 0)?,
-            Step::Exchange => fs::rename(from.at(), to.at(), RENAME_EXCHANGE)?,
+            Step::Exchange => layer.rename_with_mark(from.at(), to.at(), RENAME_EXCHANGE)?,
             // It has nothing to hide, so it may as well stay.
             Step::DropWhiteoutAtSource => {
                 best_effort("drop a whiteout", fs::unlink(from.at()));
@@ -268,11 +271,17 @@ impl Union {
                 fs::rename(from.at(), to.at(), 0)?;
             }
             Step::MoveLeavingWhiteout if layer.caps.rename_whiteout => {
-                fs::rename(from.at(), to.at(), RENAME_WHITEOUT)?;
+                layer.rename_with_mark(from.at(), to.at(), RENAME_WHITEOUT)?;
             }
             Step::MoveLeavingWhiteout => self.move_over_own_whiteout(from, to)?,
         }
         Ok(())
+    }
+
+    /// Whether what moves to `to` takes the place of a whiteout, where that makes a difference.
+    fn replaces_mark(&self, to: &Spot<'_>) -> Result<bool> {
+        let apart = self.tree.upper_layer()?.logs_files_apart();
+        Ok(apart && self.upper_at(to)? != UpperHas::Nothing)
     }
 
     /// Where rename leaves no whiteout by itself: beside the source stands a whiteout file
@@ -373,7 +382,7 @@ impl Union {
             meta::copy((to.at(), &stat), (temp, &fs::stat(temp)?), &owners, false)?;
             layer.make_opaque(temp)?;
             meta::copy_times(&stat, temp)?;
-            fs::rename(temp, to.at(), RENAME_EXCHANGE)
+            layer.rename_with_mark(temp, to.at(), RENAME_EXCHANGE)
         })();
         scratch.discard(&temp_name);
         Ok(made?)

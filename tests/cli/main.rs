@@ -12,3 +12,4 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
+mod waiting;

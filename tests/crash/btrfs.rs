@@ -1,5 +1,5 @@
-//! What btrfs by itself does to names in a power cut, without any union: the reason for what the
-//! power-cut test allows there.
+//! What btrfs by itself does to names in a power cut, without any union: the reason for
+//! `src/layer/log_tree.rs`, and for the order of changes that the power-cut test does not ask for there.
 //!
 //! A directory that was synced is logged with its names. What is moved from there or to there
 //! afterwards is taken out of the log, but what came in its place is not put into it until the
@@ -125,4 +125,33 @@ fn btrfs_may_lose_a_synced_file_and_the_whiteout_that_replaced_it() {
     println!("a whiteout over a file: [its name, other] is {found:x?}");
     assert_ne!(found[0], Some(libc::S_IFDIR));
     assert_eq!(found[1], None, "it is not back where it was made");
+}
+
+#[test]
+fn btrfs_may_bring_a_synced_file_without_what_was_done_before() {
+    let act = |m: &Path| {
+        touch(m, "from/first");
+        touch(m, "to/second");
+        sync(m, "to/second");
+    };
+    let Some(found) = after_a_cut(act, &["from/first", "to/second"]) else {
+        return;
+    };
+    println!("made, made and synced: [first, second] is {found:x?}");
+    assert_eq!(found[1], Some(libc::S_IFREG), "what was synced is there");
+}
+
+#[test]
+fn btrfs_may_bring_a_synced_file_back_where_its_directory_was() {
+    let act = |m: &Path| {
+        sys::rename(at(m, "from/d"), at(m, "to/d"), 0).expect("rename");
+        touch(m, "to/d/file");
+        sync(m, "to/d/file");
+    };
+    let Some(found) = after_a_cut(act, &["from/d/file", "to/d/file"]) else {
+        return;
+    };
+    println!("synced in a moved directory: [old place, new place] is {found:x?}");
+    let places = found.iter().filter(|kind| **kind == Some(libc::S_IFREG));
+    assert_eq!(places.count(), 1, "it is in one of the two");
 }

@@ -23,7 +23,7 @@ use crate::support::tree::{self, Tree};
 const CALLS: &str = "mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,openat,openat2,pwrite64,pwritev,\
                      copy_file_range,ftruncate,fallocate,fchown,fchownat,fchmod,fchmodat,utimensat,setxattr,\
                      fsetxattr,lsetxattr,removexattr,fremovexattr,lremovexattr,ioctl,writev,fsync,fdatasync,\
-                     sync_file_range,close";
+                     sync_file_range,syncfs,close";
 
 const LOWER: &[&str] = &[
     "dir d 750",

@@ -7,6 +7,7 @@ mod fault;
 mod inside;
 mod kill;
 mod moments;
+mod moved;
 mod outside;
 mod power;
 mod recording;

@@ -20,32 +20,6 @@ pub fn may_be_at(states: &[Files], path: &str) -> May {
     }
 }
 
-/// The same where a directory may have its old name and what is in it the new ones.
-pub fn may_be_reached(states: &[Files], path: &str) -> May {
-    let Some((above, name)) = path.rsplit_once('/') else {
-        return may_be_at(states, path);
-    };
-    let parents = may_be_reached(states, above);
-    let mut may = May {
-        be_absent: parents.be_absent,
-        inos: BTreeSet::new(),
-    };
-    for state in states {
-        for (dir, _) in state
-            .iter()
-            .filter(|(_, file)| parents.inos.contains(&file.ino))
-        {
-            match state.get(&format!("{dir}/{name}")) {
-                Some(file) => {
-                    may.inos.insert(file.ino);
-                }
-                None => may.be_absent = true,
-            }
-        }
-    }
-    may
-}
-
 /// What is wrong with the file at `path`. `histories` has, of each file that may be there, what it
 /// was in each of the states, under any name: a file is written without regard to its names.
 pub fn judge_file(

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::disk::{Event, Image, LoopDevice};
 use crate::inside::File;
-use crate::moments::{judge_file, judge_names, may_be_at, may_be_reached};
+use crate::moments::{judge_file, judge_names, may_be_at};
 use crate::recording::{Cut, Mounted, Record, Site, make_base, record};
 use crate::support::backing::{Backing, Kind};
 use crate::support::mount::Subject;
@@ -85,18 +85,9 @@ fn judge(kind: Kind, site: &Site, record: &Record, cut: &Cut) -> Vec<String> {
         } else {
             &states[range.clone()]
         };
-        let may = if kind == Kind::Btrfs && !is_strict {
-            may_be_reached(moments, path)
-        } else {
-            may_be_at(moments, path)
-        };
-        let history = |ino: &u64| record.history(kind, cut.at, range.clone(), *ino);
-        let mut histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
-        if kind == Kind::Btrfs && !is_strict && record.may_be_uncovered(range.clone(), path) {
-            // What lies below, as it is by its other names.
-            let below = states[0].get(path);
-            histories.extend(below.map(|file| [vec![file], history(&file.ino)].concat()));
-        }
+        let may = may_be_at(moments, path);
+        let history = |ino: &u64| record.history(cut.at, range.clone(), *ino);
+        let histories: Vec<Vec<&File>> = may.inos.iter().map(history).collect();
         found.extend(judge_file(
             path,
             seen.get(path),

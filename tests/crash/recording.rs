@@ -190,7 +190,7 @@ pub fn record(kind: Kind, dir: &Path, site: &Site, base: Image, lines: Lines<'_>
 }
 
 /// Writes to a file that is none of the union's, and syncs it.
-fn tick(path: &Path) {
+pub fn tick(path: &Path) {
     let done = std::fs::File::options()
         .append(true)
         .open(path)
@@ -345,17 +345,8 @@ impl Record {
     }
 
     /// What file `ino` was in `range`, under any name, since it was last synced.
-    pub fn history(
-        &self,
-        kind: Kind,
-        at: usize,
-        range: RangeInclusive<usize>,
-        ino: u64,
-    ) -> Vec<&File> {
+    pub fn history(&self, at: usize, range: RangeInclusive<usize>, ino: u64) -> Vec<&File> {
         let synced = self.last(at, |i, line| {
-            if kind == Kind::Btrfs {
-                return false;
-            }
             let path = synced(line).map(|p| format!("/{p}"));
             path.and_then(|p| self.states[i].get(&p))
                 .is_some_and(|f| f.ino == ino)
@@ -363,21 +354,5 @@ impl Record {
         let states = &self.states[synced.max(*range.start())..=*range.end()];
         let files = states.iter().flat_map(|state| state.values());
         files.filter(|file| file.ino == ino).collect()
-    }
-}
-
-impl Record {
-    /// Whether `path`, or what is above it, was renamed or deleted in `range`, or became a directory. btrfs may
-    /// show the new name after a power cut without the whiteout that came to the old one in the same
-    /// call, or neither the new directory nor the whiteout with which it changed places, or neither
-    /// what was deleted nor the whiteout in its place (see `btrfs.rs`), and then what lies below is back there; overlayfs on btrfs has the same.
-    pub fn may_be_uncovered(&self, range: RangeInclusive<usize>, path: &str) -> bool {
-        let lines = &self.work[*range.start()..(*range.end()).min(self.work.len())];
-        lines.iter().any(|line| {
-            let (verb, names) = line.split_once(' ').unwrap_or_default();
-            let moves = matches!(verb, "rename" | "exchange" | "mkdir" | "unlink" | "rmdir");
-            let is_above = |name: &str| format!("{path}/").starts_with(&format!("/{name}/"));
-            moves && names.split(' ').any(is_above)
-        })
     }
 }
