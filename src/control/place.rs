@@ -16,6 +16,7 @@ use crate::error::plain;
 use crate::sys::creds::effective_ids;
 use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat, open_path, stat, statfs};
 use crate::sys::path::At;
+use crate::sys::socket::connect_within;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io;
@@ -23,6 +24,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a daemon may take to let somebody in, if it is alive.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A directory of sockets.
 #[derive(Debug)]
@@ -194,7 +199,7 @@ pub fn connect(minor: u32) -> io::Result<Option<UnixStream>> {
         let Ok(dir) = Directory::open(&path, owner) else {
             continue;
         };
-        match UnixStream::connect(dir.reach(socket_name(minor))) {
+        match connect_within(&dir.reach(socket_name(minor)), PATIENCE) {
             Ok(stream) => return Ok(Some(stream)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),

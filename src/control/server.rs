@@ -7,7 +7,7 @@ use crate::observe::event::lost_json;
 use crate::observe::prometheus;
 use crate::observe::ring::Cursor;
 use crate::sys::creds::effective_ids;
-use crate::sys::socket::{peer_uid, shut_down};
+use crate::sys::socket::{connect_within, peer_uid, shut_down};
 use parking_lot::{Condvar, Mutex};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
@@ -31,6 +31,8 @@ const PULSE: Duration = Duration::from_millis(50);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Events that are told at once.
 const BATCH: usize = 256;
+/// How long a daemon is waited for that may be dead, or only stuck.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Sockets that are looked at for dead ones, each time one is made.
 const SWEPT: usize = 32;
 const LINE_MAX: usize = 4096;
@@ -70,7 +72,7 @@ fn sweep(dir: &Directory) -> io::Result<()> {
     {
         let path = dir.reach(name);
         let dead =
-            UnixStream::connect(&path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+            connect_within(&path, MOMENT).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
         if dead {
             best_effort("remove a dead socket", std::fs::remove_file(&path));
         }

@@ -8,7 +8,7 @@ use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
 use crate::observe::{Clock, Observer};
 use crate::sys::memory::keep_little;
-use crate::sys::process::{ENOTCONN, exit_now};
+use crate::sys::process::exit_now;
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
 use fuser::{Config, Notifier, SessionACL};
@@ -103,32 +103,15 @@ impl Session {
             notifier,
             ended,
         };
-        session.answers(plan)?;
+        // It answers: the kernel has shaken hands, and who serves is there. Looking at the mount
+        // from here would be a request to ourselves: killed in that moment, this process
+        // could not end before it is answered, and nobody would be left to answer it.
+        log::info!(
+            "{}: mounted, connection {}",
+            session.mounted.point().display(),
+            session.mounted.connection().unwrap_or_default()
+        );
         Ok(session)
-    }
-
-    /// Makes sure that the mount answers: any answer will do, also a refusal.
-    fn answers(&self, plan: &MountPlan) -> Result<(), MountError> {
-        if self.mounted.connection().is_none() {
-            return Ok(());
-        }
-        match std::fs::symlink_metadata(self.mounted.point()) {
-            Err(e) if e.raw_os_error() == Some(ENOTCONN) => {
-                Err(broken(plan, "the mount lost its daemon at once"))
-            }
-            Err(e) => {
-                log::warn!("{}: {}", self.mounted.point().display(), plain(&e));
-                Ok(())
-            }
-            Ok(_) => {
-                log::info!(
-                    "{}: mounted, connection {}",
-                    self.mounted.point().display(),
-                    self.mounted.connection().unwrap_or_default()
-                );
-                Ok(())
-            }
-        }
     }
 
     /// The union that is served.
