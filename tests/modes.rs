@@ -40,7 +40,7 @@ fn run(mode: &str, suite: &str) -> (bool, String) {
 }
 
 #[test]
-#[ignore = "half an hour"]
+#[ignore = "every suite three times over: five minutes or more"]
 fn every_suite_passes_in_every_mode() {
     let mut failed = Vec::new();
     for mode in list("PLYFS_MODES", MODES) {
