@@ -8,7 +8,6 @@ use crate::inside::{File, Files};
 use crate::recording::{Mounted, Site, do_line, make_base, tick};
 use crate::support::backing::{Backing, Kind};
 use crate::support::bytes::digest;
-use crate::support::mount::Subject;
 use crate::support::skip;
 use crate::workload::Union;
 
@@ -75,13 +74,7 @@ fn told(files: &Files) -> Vec<String> {
 /// what is seen.
 fn cut_after(backing: &Backing, act: &[&str]) -> Option<(Vec<Vec<String>>, Vec<String>)> {
     let dir = backing.dir("case");
-    let site = Site {
-        mount: backing.dir("mnt"),
-        elsewhere: None,
-        subject: Subject::Plyfs,
-        union: backing.dir("union"),
-        words: String::new(),
-    };
+    let site = Site::of_plyfs(backing);
     let base = make_base(Kind::Btrfs, &dir, &site)?;
     let (image, cut) = (dir.join("image"), dir.join("cut"));
     base.save(&image);

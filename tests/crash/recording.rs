@@ -11,7 +11,7 @@ use crate::disk::{BLOCK, Disk, Event, Image, LoopDevice};
 use crate::inside::{File, Files, Inside, plan};
 use crate::outside::Outside;
 use crate::scenes::{BOTTOM, TOP};
-use crate::support::backing::Kind;
+use crate::support::backing::{Backing, Kind};
 use crate::support::lab::build;
 use crate::support::layers::MarkFormat;
 use crate::support::mount::Subject;
@@ -31,6 +31,17 @@ pub struct Site {
 }
 
 impl Site {
+    /// Where plyfs is mounted as it is by itself, all of its layers on the disk.
+    pub fn of_plyfs(backing: &Backing) -> Site {
+        Site {
+            mount: backing.dir("mnt"),
+            elsewhere: None,
+            subject: Subject::Plyfs,
+            union: backing.dir("union"),
+            words: String::new(),
+        }
+    }
+
     pub fn lowers(&self) -> Vec<PathBuf> {
         let base = self.elsewhere.as_ref().unwrap_or(&self.mount);
         vec![base.join("l1"), base.join("l2")]

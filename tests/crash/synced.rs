@@ -7,7 +7,6 @@ use crate::disk::LoopDevice;
 use crate::inside::Files;
 use crate::recording::{Mounted, Site, make_base};
 use crate::support::backing::{Backing, Kind};
-use crate::support::mount::Subject;
 use crate::support::{skip, sys};
 
 /// What is done before the filesystem commits, what after that, the file that is looked at, and what
@@ -93,13 +92,7 @@ const DIRECTORY: &[Case] = &[
 fn try_case(kind: Kind, tune: &[&str], backing: &Backing, case: &Case) {
     let (before, act, path, then) = case;
     let dir = backing.dir("case");
-    let site = Site {
-        mount: backing.dir("mnt"),
-        elsewhere: None,
-        subject: Subject::Plyfs,
-        union: backing.dir("union"),
-        words: String::new(),
-    };
+    let site = Site::of_plyfs(backing);
     let Some(base) = make_base(kind, &dir, &site) else {
         return;
     };
