@@ -151,6 +151,10 @@ pub enum Effect {
     Redirect,
     /// Changes of metadata that copy no data.
     Metacopy,
+    /// How large files are that are copied up in parts.
+    Partial,
+    /// When such files get the rest of their data.
+    Complete,
     /// When files are copied up.
     CopyUp,
     /// What is on the disk when.
@@ -216,9 +220,9 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
-        Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype,
-        Threads, Timeout, Upper, UserXattr, Uuid, Volatile, Work,
+        Complete, CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower,
+        LowerMore, Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Partial,
+        Redirect, Subtype, Threads, Timeout, Upper, UserXattr, Uuid, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -235,6 +239,8 @@ pub const WORDS: &[Known] = {
         ("uuid", Value("off|null|auto|on"), Uuid),
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
+        ("partial", Value("SIZE|off"), Partial),
+        ("complete", Value("idle|unmount|SIZE|off"), Complete),
         ("copyup", Value("write|open"), CopyUp),
         ("durability", Value("auto|strict|volatile"), Durability),
         ("io", Value("auto|cached|passthrough"), Io),

@@ -98,6 +98,11 @@ impl Adapter {
         self.backings.clone()
     }
 
+    /// Those that call it.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
     /// The union that it answers from.
     pub fn union(&self) -> &Arc<Union> {
         &self.union
@@ -554,7 +559,7 @@ impl fuser::Filesystem for Adapter {
             };
             // Who writes much waits at last for what was written before.
             let waits = data.len() >= MUCH && self.readers.are_all_busy();
-            if waits || self.takes_long(ino, Need::All) {
+            if waits || self.takes_long(ino, Need::Part) {
                 let data = data.to_vec();
                 elsewhere("write", move || put(&data));
             } else {
@@ -825,7 +830,7 @@ impl fuser::Filesystem for Adapter {
         let (union, who) = (self.union.clone(), caller(request, 0));
         self.guarded(request, Kind::Fallocate, || {
             let act = move || empty(reply, union.fallocate(ino.0, mode, offset, length, &who));
-            if self.takes_long(ino, Need::All) {
+            if self.takes_long(ino, Need::Part) {
                 elsewhere("fallocate", act);
             } else {
                 self.readers.wait_for_disk("fallocate", act);
@@ -869,7 +874,7 @@ impl fuser::Filesystem for Adapter {
             let who = caller(request, 0);
             let union = self.union.clone();
             let act = move || written(reply, union.copy_file_range(from, to, len, &who));
-            if len as u64 > LONG_COPY || self.takes_long(ino_out, Need::All) {
+            if len as u64 > LONG_COPY || self.takes_long(ino_out, Need::Part) {
                 elsewhere("copy_file_range", act);
             } else {
                 act();

@@ -1,6 +1,7 @@
 //! Layers: the real directory trees that a union is made of.
 
 pub mod dirfds;
+pub mod extents;
 pub mod handle;
 pub mod journal;
 pub mod keys;
@@ -8,6 +9,7 @@ pub mod log_tree;
 pub mod marks;
 pub mod metacopy;
 pub mod open;
+pub mod partial;
 pub mod private;
 pub mod probe;
 pub mod redirect;
@@ -49,6 +51,8 @@ pub struct Layer {
     pub caps: Caps,
     /// Whether files of it can be cloned into the upper.
     pub clones: Known,
+    /// Whether it is an upper whose filesystem can hold partly copied files.
+    pub tells_holes: Known,
     /// Where it is an upper that is to survive a power cut and logs files apart, what is
     /// known of that log.
     pub log_tree: Option<log_tree::LogTree>,

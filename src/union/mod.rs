@@ -2,6 +2,7 @@
 //! nothing here knows FUSE.
 
 mod attr;
+mod completion;
 mod create;
 mod dir;
 mod file;
@@ -19,6 +20,7 @@ mod xattr;
 
 pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
+pub use completion::Cursor;
 pub use create::New;
 pub use dir::Item;
 pub use file::{Opening, Writer};
@@ -83,6 +85,7 @@ impl Union {
                 durability: plan.durability,
                 owners: OwnerMap::new(plan.owners),
                 metacopy: plan.metacopy,
+                partial: plan.partial,
             },
             redirects: plan.redirects,
             listings_last: match plan.timeout {
@@ -126,6 +129,7 @@ impl Union {
     /// Takes back `count` lookups of `ino`.
     pub fn forget(&self, ino: u64, count: u64) {
         self.tree.forget(ino, count);
+        self.forget_deleted(ino);
     }
 
     /// How many nodes the kernel knows.

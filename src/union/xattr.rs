@@ -80,6 +80,7 @@ impl Union {
         let node = self.node(ino)?;
         let key = key(name)?;
         self.with_room(|| self.ensure(&node, Need::Meta))?;
+        let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
         self.with_room(|| Ok(xattr::set(door.at(), &key, value, flags)?))?;
         if name == CAPABILITY {
@@ -88,6 +89,7 @@ impl Union {
         if name == ACCESS_ACL {
             self.clear_sgid_of_stranger(door.at(), caller)?;
         }
+        drop(still);
         self.persist(&node)
     }
 
@@ -125,8 +127,10 @@ impl Union {
             self.on_xattr(&node, |at| xattr::get(at, &key))?;
         }
         self.ensure(&node, Need::Meta)?;
+        let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
         xattr::remove(door.at(), &key)?;
+        drop(still);
         if name == CAPABILITY {
             node.note_capability_removed();
         }
