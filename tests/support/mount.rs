@@ -33,6 +33,13 @@ pub fn copies_at_open() -> bool {
     tests_with("copyup=open") || tests_with("io=passthrough")
 }
 
+/// Whether the tests are run in a mode in which files are copied up in parts.
+pub fn copies_parts() -> bool {
+    let options = test_options();
+    let mut words = options.split(',');
+    words.any(|word| word.starts_with("partial=") && word != "partial=off")
+}
+
 /// A program that shows a stack of layers as one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -109,6 +116,7 @@ impl Stack {
         Ok(Mounted {
             at: at.to_owned(),
             connection,
+            upper: self.upper.as_ref().map(|(upper, _)| upper.clone()),
             live: true,
         })
     }
@@ -269,6 +277,7 @@ fn judge(program: &str, out: &Output) -> Result<(), String> {
 pub struct Mounted {
     at: PathBuf,
     connection: Option<u64>,
+    upper: Option<PathBuf>,
     live: bool,
 }
 
@@ -278,6 +287,7 @@ impl Mounted {
         Mounted {
             at: at.to_owned(),
             connection: connection_of(at),
+            upper: None,
             live: true,
         }
     }
@@ -303,8 +313,20 @@ impl Mounted {
         }
         if gone.is_err() {
             release(&self.at, self.connection);
+        } else if copies_parts() && self.connection.is_some() {
+            self.wait_for_the_daemon();
         }
         gone.map_err(|e| format!("umount {}: {}", self.at.display(), sys::errno_name(e)))
+    }
+}
+
+impl Mounted {
+    /// What was partly copied gets the rest of its data after unmounting.
+    fn wait_for_the_daemon(&self) {
+        if let Some(upper) = &self.upper {
+            let dir = std::fs::File::open(upper).expect("the upper is there");
+            dir.lock().expect("the daemon lets go of its upper");
+        }
     }
 }
 
