@@ -2,5 +2,6 @@
 
 pub mod file;
 pub mod options;
+pub mod owners;
 pub mod plan;
 pub mod request;

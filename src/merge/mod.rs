@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod decide;
+pub mod idmap;
 pub mod inomap;
 pub mod listing;
 pub mod name;
