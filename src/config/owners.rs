@@ -3,8 +3,8 @@
 use super::options::Word;
 use super::plan::{IdView, OwnerView, Ownership};
 use super::request::{choice, number, refuse};
+use crate::config::idmap::IdMap;
 use crate::error::MountError;
-use crate::merge::idmap::IdMap;
 
 /// One of these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The checked plan of a mount: enums and paths only, nothing left to parse.
 
-use crate::merge::idmap::IdMap;
+use crate::config::idmap::IdMap;
 use std::path::{Path, PathBuf};
 
 /// The writable layer and its scratch directory.

@@ -181,7 +181,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merge::idmap::IdMap;
+    use crate::config::idmap::IdMap;
 
     fn mapped() -> OwnerView {
         OwnerView::both(IdView::Mapped(IdMap::parse(":0:1:5000").expect("a map")))

@@ -2,7 +2,6 @@
 
 pub mod acl;
 pub mod decide;
-pub mod idmap;
 pub mod inomap;
 pub mod listing;
 pub mod name;
