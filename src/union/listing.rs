@@ -220,7 +220,8 @@ impl Union {
                     return Ok(());
                 };
                 let mut kind = entry.kind;
-                if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && xattr_marks {
+                let may_be_other = xattr_marks || layer.kept.is_some();
+                if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && may_be_other {
                     let look = match layer.look(At::new(&*fd, &name)) {
                         Ok(look) => look,
                         Err(e) if e.errno == Errno::ENOENT => return Ok(()),
