@@ -184,7 +184,7 @@ impl<'l> Day<'l> {
         let mut differing = tree::differences(("plain", &view(plain)), ("union", union));
         differing.retain(|line| {
             let about = |what: &&str| line.contains(&format!(": {what}: "));
-            !self.forgiven.iter().any(|what| about(what))
+            !self.forgiven.iter().any(about)
         });
         differing.truncate(12);
         assert!(differing.is_empty(), "{when}:\n{}", differing.join("\n"));

@@ -44,6 +44,7 @@ const XATTRS: &[i64] = &[
 const CLONE3: i64 = 435;
 const FICLONE: u32 = 0x4004_9409;
 const GETFSUUID: u32 = 0x8011_1500;
+const EXT4_GETFSUUID: u32 = 0x8008_662c;
 
 fn no_xattrs() -> Vec<Refusal> {
     let refuse = |call: &i64| (What::Call(*call), libc::EOPNOTSUPP);
@@ -127,6 +128,10 @@ fn linux_4_18(unknown: i32) -> Vec<Refusal> {
         (What::Since(AFTER_4_18), unknown),
         (
             What::With(libc::SYS_ioctl, 1, u32::MAX, GETFSUUID),
+            libc::ENOTTY,
+        ),
+        (
+            What::With(libc::SYS_ioctl, 1, u32::MAX, EXT4_GETFSUUID),
             libc::ENOTTY,
         ),
         (
