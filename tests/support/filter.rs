@@ -112,6 +112,10 @@ fn no_identity() -> Vec<Refusal> {
             What::With(libc::SYS_ioctl, 1, u32::MAX, GETFSUUID),
             libc::ENOTTY,
         ),
+        (
+            What::With(libc::SYS_ioctl, 1, u32::MAX, EXT4_GETFSUUID),
+            libc::ENOTTY,
+        ),
         (What::Call(libc::SYS_flock), libc::ENOLCK),
     ]
 }

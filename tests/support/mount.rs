@@ -59,6 +59,8 @@ pub struct Stack {
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Comma-separated words for `-o`.
     pub words: String,
+    /// Variables of plyfs's environment.
+    pub variables: Vec<(&'static str, &'static str)>,
     /// What the kernel refuses to plyfs.
     pub refusals: Vec<filter::Refusal>,
     /// Which fuse-overlayfs; the one in PATH where it is empty.
@@ -194,6 +196,7 @@ impl Stack {
         let mut command = Command::new(plyfs_binary());
         let refusals = [&*filter::of_the_suite(), &self.refusals].concat();
         filter::refuse(&mut command, &refusals);
+        command.envs(self.variables.iter().copied());
         command.arg(verb);
         for lower in &self.lowers {
             command.arg("--lower").arg(lower);
