@@ -183,7 +183,11 @@ pub fn write_out(fd: &impl AsFd) -> Result<(), SysError> {
     fault::before("sync_file_range")?;
     // SAFETY: a live descriptor.
     let status = unsafe { libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, flags) };
-    check("sync_file_range", status).map(drop)
+    match check("sync_file_range", status) {
+        // Not all architectures have it, nor all filters of system calls.
+        Err(e) if matches!(e.errno, Errno::ENOSYS | Errno::EPERM) => sync(fd, true),
+        other => other.map(drop),
+    }
 }
 
 /// syncfs(2) of the filesystem that `fd` lies on.
