@@ -149,7 +149,7 @@ impl Site {
         let mut child = Command::new("bash")
             .args([&script("site.sh"), &dir])
             .arg("bash")
-            .args([&script("column.sh"), &dir, &self.images])
+            .args([&script("column.sh"), &self.images])
             .args([&program.path, *who, *engine])
             .args(cases)
             .stdin(Stdio::null())

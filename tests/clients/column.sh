@@ -1,14 +1,14 @@
 #!/bin/bash
 # One column of the table: cases of one engine on one storage program as one user.
-#   column.sh DIR IMAGES PROGRAM WHO ENGINE [CASE…]
+#   column.sh IMAGES PROGRAM WHO ENGINE [CASE…]
 # to be run inside site.sh. PROGRAM is the path of what mounts, or `overlay` for the
 # kernel's own; WHO is `root` or `user`; ENGINE names the file beside this one
 # with the cases, of which those named (else all) are run. Prints for each
 #   CASE <tab> pass|skip|FAIL <tab> SECONDS <tab> WHY
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-dir=$1 images=$2 program=$3 who=$4 engine=$5
-shift 5
+dir=/run/site images=$1 program=$2 who=$3 engine=$4
+shift 4
 user=plyclient limit=${PLYFS_CLIENTS_LIMIT:-240}
 
 mkdir -p "$dir/home" "$dir/runtime" "$dir/data" "$dir/run" "$dir/tmp" "$dir/bin" "$dir/logs"

@@ -7,12 +7,14 @@ export DOCKER_HOST=unix://$SITE/run/docker.sock
 driver=fuse-overlayfs
 [ -n "$MOUNT_PROGRAM" ] || driver=overlay2
 
+# The cgroups are the host's: these are named after the PID namespace, to be found and removed.
+cgroup=plyfs-$(readlink /proc/self/ns/pid | tr -dc 0-9)
+
 prepare() {
     [ "$WHO" = root ] || skip "docker's daemon is run as root here"
-    # The group of cgroups is named after the place, so that it can be found and removed.
     setsid dockerd --host "$DOCKER_HOST" --data-root "$SITE/data/docker" --exec-root "$SITE/run/docker" \
         --pidfile "$SITE/run/docker.pid" --storage-driver "$driver" --bridge none --iptables=false \
-        --ip6tables=false --ip-forward=false --cgroup-parent "/plyfs-$(basename "$SITE")" \
+        --ip6tables=false --ip-forward=false --cgroup-parent "/$cgroup" \
         > "$SITE/logs/dockerd" 2>&1 &
     local tries
     for tries in $(seq 300); do
@@ -32,7 +34,7 @@ finish() {
     daemon=$(cat "$SITE/run/docker.pid")
     kill "$daemon"
     while kill -0 "$daemon" 2> /dev/null; do sleep 0.1; done
-    find /sys/fs/cgroup -depth -type d -name "plyfs-$(basename "$SITE")" -exec rmdir {} +
+    find /sys/fs/cgroup -depth -type d -name "$cgroup" -exec rmdir {} +
     same "mounts of docker" "" "$(grep "$SITE/data/docker" /proc/self/mountinfo || true)"
 }
 

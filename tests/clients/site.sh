@@ -3,8 +3,9 @@
 #   site.sh DIR COMMAND…
 # in mount, PID and IPC namespaces of its own, with its own /run, /etc/passwd,
 # /etc/subuid and /etc/containers. What was started there ends with COMMAND, and
-# what was mounted there goes with it. Run as root; DIR is a directory that every
-# user can reach, and is not removed.
+# what was mounted there goes with it. Run as root. DIR, which is not removed, is
+# /run/site inside: where paths are long, conmon's socket is not found, and podman
+# waits 20 s for the end of each container.
 set -euo pipefail
 
 if [ "${1-}" != --inside ]; then
@@ -20,7 +21,10 @@ mount --make-rprivate /
 # Engines want a root that is a shared mount; this one is shared with nobody outside.
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/lock "$dir/etc"
+mkdir -p /run/lock /run/site
+mount --bind "$dir" /run/site
+dir=/run/site
+mkdir -p "$dir/etc"
 for file in passwd group subuid subgid; do
     cp "/etc/$file" "$dir/etc/$file"
 done
