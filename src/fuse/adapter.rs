@@ -53,6 +53,10 @@ pub struct Adapter {
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
     copyup: CopyUpAt,
+    /// Programs have xattrs, ACLs and fsync.
+    xattrs: bool,
+    acls: bool,
+    syncs: bool,
     /// Those that call it.
     readers: Arc<Readers>,
     /// Counts what is served, unless that is switched off.
@@ -87,6 +91,9 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
+            xattrs: plan.user_xattrs,
+            acls: plan.has_acls(),
+            syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
             observer,
@@ -262,7 +269,6 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_MAX_PAGES,
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
@@ -270,6 +276,9 @@ impl fuser::Filesystem for Adapter {
             if config.add_capabilities(flag).is_err() {
                 log::info!("this kernel does not offer {flag:?}");
             }
+        }
+        if self.acls && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err() {
+            log::info!("this kernel does not offer ACLs");
         }
         // Data that was read is believed as long as attributes are: only where these expire
         // does the kernel see a file change that it did not change itself.
@@ -600,6 +609,10 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            // The kernel does not ask again.
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsync, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -702,6 +715,9 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsyncdir, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -728,6 +744,9 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Setxattr, || {
             let who = caller(request, 0);
             let name = name.as_bytes();
@@ -744,18 +763,27 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Getxattr, || {
             value(reply, size, self.union.getxattr(ino.0, name.as_bytes()));
         });
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Listxattr, || {
             value(reply, size, self.union.listxattr(ino.0));
         });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Removexattr, || {
             let who = caller(request, 0);
             empty(reply, self.union.removexattr(ino.0, name.as_bytes(), &who));
