@@ -13,6 +13,7 @@ use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::{Caller, is_system_admin};
+use crate::sys::fault;
 use crate::sys::fs::O_TRUNC;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
@@ -53,6 +54,10 @@ pub struct Adapter {
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
     copyup: CopyUpAt,
+    /// Programs have xattrs, ACLs and fsync.
+    xattrs: bool,
+    acls: bool,
+    syncs: bool,
     /// Those that call it.
     readers: Arc<Readers>,
     /// Counts what is served, unless that is switched off.
@@ -87,6 +92,9 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
+            xattrs: plan.user_xattrs,
+            acls: plan.has_acls(),
+            syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
             observer,
@@ -136,7 +144,7 @@ impl Adapter {
         // union can still be mounted on this one.
         let depth = config.set_max_stack_depth(1).is_ok();
         let wanted = InitFlags::FUSE_PASSTHROUGH | InitFlags::FUSE_ATOMIC_O_TRUNC;
-        if !depth || config.add_capabilities(wanted).is_err() {
+        if !depth || !ask(config, wanted) {
             log::warn!("io=passthrough: this kernel does not offer it: files are cached");
             self.backings = None;
         }
@@ -228,6 +236,16 @@ fn absent() -> FileAttr {
     }
 }
 
+/// What the kernel offers.
+fn offers(config: &KernelConfig) -> InitFlags {
+    InitFlags::from_bits_retain(fault::offered(config.capabilities().bits()))
+}
+
+/// Asks for `wanted`; whether the kernel has it.
+fn ask(config: &mut KernelConfig, wanted: InitFlags) -> bool {
+    offers(config).contains(wanted) && config.add_capabilities(wanted).is_ok()
+}
+
 thread_local! {
     /// The answer to a READ, kept so that none is allocated and zeroed anew.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -267,26 +285,24 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_MAX_PAGES,
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
         for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
+            if !ask(config, flag) {
                 log::info!("this kernel does not offer {flag:?}");
             }
         }
+        if self.acls && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err() {
+            log::info!("this kernel does not offer ACLs");
+        }
         // Data that was read is believed as long as attributes are: only where these expire
         // does the kernel see a file change that it did not change itself.
-        if self.ttl != FOREVER
-            && config
-                .add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA)
-                .is_err()
-        {
+        if self.ttl != FOREVER && !ask(config, InitFlags::FUSE_AUTO_INVAL_DATA) {
             log::info!("this kernel keeps what it read of a file that changes in a layer");
         }
         let both = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        self.opens_by_itself = config.capabilities().contains(both);
+        self.opens_by_itself = offers(config).contains(both);
         if let Err(nearest) = config.set_max_write(self.max_write) {
             log::info!("max_write {} is not to be had: {nearest}", self.max_write);
             config.set_max_write(nearest).map_err(|_| {
@@ -605,6 +621,10 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            // The kernel does not ask again.
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsync, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -707,6 +727,9 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsyncdir, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -733,6 +756,9 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Setxattr, || {
             let who = caller(request, 0);
             let name = name.as_bytes();
@@ -749,18 +775,27 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Getxattr, || {
             value(reply, size, self.union.getxattr(ino.0, name.as_bytes()));
         });
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Listxattr, || {
             value(reply, size, self.union.listxattr(ino.0));
         });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Removexattr, || {
             let who = caller(request, 0);
             empty(reply, self.union.removexattr(ino.0, name.as_bytes(), &who));

@@ -4,11 +4,14 @@ pub mod dirfds;
 pub mod extents;
 pub mod handle;
 pub mod journal;
+pub mod kept;
 pub mod keys;
 pub mod log_tree;
 pub mod marks;
 pub mod metacopy;
 pub mod open;
+pub mod override_stat;
+pub mod owners;
 pub mod partial;
 pub mod private;
 pub mod probe;
@@ -21,7 +24,9 @@ use crate::error::SysError;
 use crate::sys::fs::{self, Stat};
 use crate::sys::path::At;
 use dirfds::{DirFds, RealDir};
+use kept::Kept;
 use marks::Known;
+use owners::Owners;
 use probe::Caps;
 use scratch::Scratch;
 use std::os::fd::OwnedFd;
@@ -56,13 +61,19 @@ pub struct Layer {
     /// Where it is an upper that is to survive a power cut and logs files apart, what is
     /// known of that log.
     pub log_tree: Option<log_tree::LogTree>,
+    /// How the owners in it are shown.
+    pub owners: Owners,
+    /// How owners, modes and types are kept in it, if not in its inodes.
+    pub kept: Option<Kept>,
 }
 
 /// One look at a name of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// What is there.
+    /// What is there, as the union shows it.
     pub stat: Stat,
+    /// Its uid and gid as the layer keeps them.
+    pub owner: (u32, u32),
     /// Whether it is a directory on which another filesystem is mounted. What lies
     /// below belongs to that filesystem, not to the layer, so it is taken as empty.
     pub covered: bool,
@@ -71,15 +82,33 @@ pub struct Look {
 impl Layer {
     /// Looks at a file of this layer.
     pub fn look(&self, at: At<'_>) -> Result<Look, SysError> {
-        let stat = if self.is_upper {
+        let mut stat = if self.is_upper {
             fs::stat(at)?
         } else {
             fs::stat_unsynced(at)?
         };
+        let covered = stat.is_dir() && self.is_elsewhere(&stat);
+        if self.kept.is_some() && !covered {
+            stat = self.overridden(at, stat)?;
+        }
+        let owner = (stat.uid, stat.gid);
+        (stat.uid, stat.gid) = self.owners.shown(owner);
         Ok(Look {
-            covered: stat.is_dir() && stat.mnt_id != self.mnt_id,
+            covered,
             stat,
+            owner,
         })
+    }
+
+    /// Whether what `stat` is of belongs to another mount than the layer. Before Linux 5.8
+    /// only another device tells, unless each subvolume and each layer below is one.
+    fn is_elsewhere(&self, stat: &Stat) -> bool {
+        const BTRFS: i64 = 0x9123_683e;
+        const OVERLAY: i64 = 0x794c_7630;
+        if stat.mnt_id != 0 && self.mnt_id != 0 {
+            return stat.mnt_id != self.mnt_id;
+        }
+        stat.dev != self.dev && !matches!(self.caps.magic, BTRFS | OVERLAY)
     }
 }
 

@@ -7,7 +7,7 @@
 use super::source::Source;
 use super::{Node, Tree};
 use crate::error::{Errno, Result};
-use crate::merge::inomap::Ino;
+use crate::merge::inomap::{ByNumber, Ino};
 use crate::observe::{self, Cache};
 use crate::sys::fs::{O_NONBLOCK, O_RDONLY, O_RDWR};
 use lru::LruCache;
@@ -30,7 +30,7 @@ const SHARDS: usize = 8;
 /// Descriptors of files, the least recently used closed first.
 #[derive(Debug)]
 pub struct FileFds {
-    shards: [Mutex<LruCache<Ino, OpenFile>>; SHARDS],
+    shards: [Mutex<LruCache<Ino, OpenFile, ByNumber>>; SHARDS],
     /// The lower files of those whose data is in more than one.
     sources: Mutex<LruCache<Ino, Arc<Source>>>,
 }
@@ -40,12 +40,14 @@ impl FileFds {
     pub fn new(capacity: usize) -> FileFds {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         FileFds {
-            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(LruCache::with_hasher(each, ByNumber::default()))
+            }),
             sources: Mutex::new(LruCache::new(each)),
         }
     }
 
-    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, OpenFile>> {
+    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, OpenFile, ByNumber>> {
         &self.shards[ino as usize % SHARDS]
     }
 

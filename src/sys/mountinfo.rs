@@ -1,7 +1,7 @@
 //! /proc/self/mountinfo: what is mounted where.
 
 use super::path::{c_path, check};
-use crate::error::SysError;
+use crate::error::{Errno, SysError};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -18,6 +18,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// Whether this mount refuses writes.
     pub read_only: bool,
+    /// Whether this mount shows other owners than its filesystem has.
+    pub idmapped: bool,
     /// The type: `ext4`, `fuse.plyfs`, …
     pub fs_type: String,
     /// What was mounted: a device or a name.
@@ -72,6 +74,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         dev: (major.parse().ok()?, minor.parse().ok()?),
         point,
         read_only: options.split(',').any(|word| word == "ro"),
+        idmapped: options.split(',').any(|word| word == "idmapped"),
         fs_type,
         source,
         owner: owner.and_then(|uid| uid.parse().ok()),
@@ -105,10 +108,27 @@ pub fn device_at(path: &Path) -> Result<(u32, u32), SysError> {
             out.as_mut_ptr(),
         )
     };
-    check("statx", status)?;
+    match check("statx", status) {
+        Err(e) if matches!(e.errno, Errno::EPERM | Errno::ENOSYS | Errno::EINVAL) => {
+            return device_by_stat(&path);
+        }
+        other => other?,
+    };
     // SAFETY: zeroed is a valid statx.
     let found = unsafe { out.assume_init() };
     Ok((found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// The same where statx(2) is kept from us: of a FUSE mount its daemon is asked.
+fn device_by_stat(path: &std::ffi::CStr) -> Result<(u32, u32), SysError> {
+    let mut out = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `path` is NUL-terminated and `out` has room for one stat.
+    check("stat", unsafe {
+        libc::stat(path.as_ptr(), out.as_mut_ptr())
+    })?;
+    // SAFETY: zeroed is a valid stat.
+    let found = unsafe { out.assume_init() };
+    Ok((libc::major(found.st_dev), libc::minor(found.st_dev)))
 }
 
 /// The mount that is on top at exactly `point`.
@@ -129,14 +149,14 @@ mod tests {
         assert_eq!(mount.point, Path::new(r"/a b\c"));
         assert_eq!(mount.fs_type, "fuse.plyfs");
         assert_eq!((mount.source, mount.owner), ("my name".into(), Some(7)));
-        assert!(!mount.read_only);
+        assert!(!mount.read_only && !mount.idmapped);
     }
 
     #[test]
     fn a_line_without_optional_fields_is_read() {
-        let line = b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw";
+        let line = b"27 1 254:0 / / ro,relatime,idmapped - ext4 /dev/vda rw";
         let mount = parse_line(line).expect("a valid line");
-        assert!(mount.read_only);
+        assert!(mount.read_only && mount.idmapped);
         assert_eq!((mount.fs_type.as_str(), mount.owner), ("ext4", None));
     }
 

@@ -85,14 +85,9 @@ impl Union {
         if all && self.found_partial() {
             self.find_partial()?;
         }
-        let mut cursor = Cursor::default();
-        while all {
-            if !go_on() {
-                return Ok(false);
-            }
-            if !self.fill_piece(&mut cursor)? {
-                break;
-            }
+        if all {
+            let mut cursor = Cursor::default();
+            while go_on() && self.fill_piece(&mut cursor)? {}
         }
         let unknown = self.found_partial() && (!all || self.index_has_partial()?);
         if self.has_backlog() || unknown {

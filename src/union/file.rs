@@ -183,7 +183,10 @@ impl Union {
             Some(value) => {
                 best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
             }
-            None => node.set_harmless(fs::stat(real)?.mode & (S_ISUID | S_ISGID) == 0),
+            None => {
+                let mode = self.tree.upper_layer()?.stat(real)?.mode;
+                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0);
+            }
         }
         Ok(written)
     }
@@ -224,7 +227,19 @@ impl Union {
             return Ok(found);
         }
         let file = self.tree.reader(&node)?;
-        Ok(io::seek(&*file, at, whence)?)
+        match io::seek(&*file, at, whence) {
+            // A filesystem that knows of no holes: all is data.
+            Err(e) if at >= 0 && matches!(e.errno, Errno::EINVAL | Errno::EOPNOTSUPP) => {
+                let size = fs::stat(At::fd(&*file))?.size;
+                match (at.unsigned_abs() < size, whence) {
+                    (true, io::SEEK_DATA) => Ok(at.unsigned_abs()),
+                    (true, io::SEEK_HOLE) => Ok(size),
+                    (false, io::SEEK_DATA | io::SEEK_HOLE) => Err(Errno::ENXIO),
+                    _ => Err(e.errno),
+                }
+            }
+            other => Ok(other?),
+        }
     }
 
     /// copy_file_range(2) from one file of the union to another.

@@ -2,32 +2,57 @@
 
 use super::Union;
 use crate::copyup::Need;
-use crate::error::{Errno, Result};
-use crate::layer::private;
+use crate::error::{Errno, Result, SysError};
+use crate::layer::Layer;
+use crate::layer::private::{Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
 use crate::sys::xattr;
-use std::ffi::CString;
-
-fn key(name: &[u8]) -> Result<CString> {
-    CString::new(private::to_disk(name).into_owned()).map_err(|_| Errno::EINVAL)
-}
+use std::borrow::Cow;
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
-const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+const SECURITY: &[u8] = b"security.";
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// The value of what a user calls `name`.
+fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, SysError> {
+    let names = Names::of(layer);
+    match xattr::get(at, &names.key(name)?) {
+        Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
+        // A file that was there before its owner was kept apart.
+        Err(e)
+            if e.errno == Errno::ENODATA
+                && name.starts_with(SECURITY)
+                && names != Names::default()
+                && !names.refuses(name) =>
+        {
+            xattr::get(at, &Names::default().key(name)?)
+        }
+        other => other,
+    }
+}
+
 impl Union {
+    /// Whether there can be an xattr `name` at all.
+    fn may_have(&self, name: &[u8]) -> Result<()> {
+        let upper = self.tree.layers.top();
+        let refused = upper.is_some_and(|layer| Names::of(layer).refuses(name));
+        if refused || !self.acls && is_acl(name) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        Ok(())
+    }
+
     fn on_xattr<T>(
         &self,
         node: &Node,
-        act: impl Fn(At<'_>) -> std::result::Result<T, crate::error::SysError>,
+        act: impl Fn(&Layer, At<'_>) -> std::result::Result<T, SysError>,
     ) -> Result<T> {
-        self.tree.on_file(node, |_, at| {
-            let value = act(at)?;
+        self.tree.on_file(node, |layer, at| {
+            let value = act(layer, at)?;
             let ino = if node.in_upper() {
                 fs::stat(at)?.ino
             } else {
@@ -47,10 +72,10 @@ impl Union {
             // The kernel asks before the first write to each file.
             return Err(Errno::ENODATA);
         }
-        let key = key(name)?;
-        match self.on_xattr(&node, |at| xattr::get(at, &key)) {
+        self.may_have(name)?;
+        match self.on_xattr(&node, |layer, at| value_of(layer, at, name)) {
             // The kernel's permission check takes ENODATA alone for "there is no ACL".
-            Err(Errno::EOPNOTSUPP) if name.starts_with(ACL_PREFIX) => Err(Errno::ENODATA),
+            Err(Errno::EOPNOTSUPP) if is_acl(name) => Err(Errno::ENODATA),
             other => other,
         }
     }
@@ -61,8 +86,13 @@ impl Union {
     /// listxattr's.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let list = self.on_xattr(&node, xattr::list)?;
-        Ok(private::visible(&list))
+        let mut list = self.on_xattr(&node, |layer, at| {
+            Ok(Names::of(layer).visible(&xattr::list(at)?))
+        })?;
+        if !self.acls {
+            list = crate::layer::private::without_acls(&list);
+        }
+        Ok(list)
     }
 
     /// Sets xattr `name` on `ino`.
@@ -78,11 +108,18 @@ impl Union {
         caller: &Caller,
     ) -> Result<()> {
         let node = self.node(ino)?;
-        let key = key(name)?;
+        self.may_have(name)?;
+        let upper = self.tree.upper_layer()?;
+        let key = Names::of(upper).key(name)?;
+        let kept = if is_acl(name) {
+            Cow::Owned(upper.owners.acl_stored(value).ok_or(Errno::EINVAL)?)
+        } else {
+            Cow::Borrowed(value)
+        };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
         let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
-        self.with_room(|| Ok(xattr::set(door.at(), &key, value, flags)?))?;
+        self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);
         }
@@ -99,9 +136,10 @@ impl Union {
         if caller.uid == 0 {
             return Ok(());
         }
-        let stat = fs::stat(at)?;
+        let upper = self.tree.upper_layer()?;
+        let stat = upper.look(at)?.stat;
         if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
-            fs::chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
+            upper.chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
         }
         Ok(())
     }
@@ -112,7 +150,7 @@ impl Union {
     /// ENODATA where there is none; those of copy-up and of removexattr.
     pub fn removexattr(&self, ino: Ino, name: &[u8], caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        let key = key(name)?;
+        self.may_have(name)?;
         if name == ACCESS_ACL {
             // This is a change of mode, whether there is an ACL or not.
             let stat = self.tree.look(&node)?.stat;
@@ -124,11 +162,12 @@ impl Union {
         }
         if !node.in_upper() {
             // Nothing is copied up for what fails.
-            self.on_xattr(&node, |at| xattr::get(at, &key))?;
+            self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
         let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
+        let key = Names::of(self.tree.upper_layer()?).key(name)?;
         xattr::remove(door.at(), &key)?;
         drop(still);
         if name == CAPABILITY {

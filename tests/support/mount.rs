@@ -1,12 +1,13 @@
 //! Mounting the unions under test, and getting rid of them whatever happened.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{skip, sys};
+use super::{filter, skip, sys};
 
 /// Long enough for any honest mount on a busy machine.
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
@@ -66,6 +67,10 @@ pub struct Stack {
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Comma-separated words for `-o`.
     pub words: String,
+    /// Variables of plyfs's environment.
+    pub variables: Vec<(&'static str, &'static str)>,
+    /// What the kernel refuses to plyfs.
+    pub refusals: Vec<filter::Refusal>,
     /// Which fuse-overlayfs; the one in PATH where it is empty.
     pub program: PathBuf,
 }
@@ -89,6 +94,12 @@ impl Stack {
 
     pub fn words(mut self, words: &str) -> Stack {
         self.words = words.to_owned();
+        self
+    }
+
+    /// As if the kernel or the filesystem had not what the filter of this name refuses.
+    pub fn without(mut self, filter: &str) -> Stack {
+        self.refusals = filter::named(filter).expect("a filter of this name");
         self
     }
 
@@ -192,6 +203,9 @@ impl Stack {
     /// The command line of a verb over these layers.
     pub fn plyfs_verb(&self, verb: &str) -> Command {
         let mut command = Command::new(plyfs_binary());
+        let refusals = [&*filter::of_the_suite(), &self.refusals].concat();
+        filter::refuse(&mut command, &refusals);
+        command.envs(self.variables.iter().copied());
         command.arg(verb);
         for lower in &self.lowers {
             command.arg("--lower").arg(lower);
@@ -325,7 +339,9 @@ impl Mounted {
     fn wait_for_the_daemon(&self) {
         if let Some(upper) = &self.upper {
             let dir = std::fs::File::open(upper).expect("the upper is there");
-            dir.lock().expect("the daemon lets go of its upper");
+            // SAFETY: a live descriptor.
+            let locked = unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX) };
+            assert_eq!(locked, 0, "the daemon lets go of its upper");
         }
     }
 }
