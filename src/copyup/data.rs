@@ -55,7 +55,8 @@ fn copy_sparse(from: &OwnedFd, to: &OwnedFd, len: u64) -> Result<u64, SysError> 
         let start = match io::seek(from, at as i64, SEEK_DATA) {
             Ok(start) => start.min(len),
             Err(e) if e.errno == Errno::ENXIO => break,
-            Err(e) if e.errno == Errno::EINVAL => at,
+            // A filesystem or a kernel that knows of no holes.
+            Err(e) if matches!(e.errno, Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => at,
             Err(e) => return Err(e),
         };
         let end = match io::seek(from, start as i64, SEEK_HOLE) {

@@ -11,13 +11,14 @@ use crate::sys::path::At;
 pub fn publish(temp: At<'_>, to: At<'_>) -> Result<(), SysError> {
     match fs::rename(temp, to, RENAME_NOREPLACE) {
         // Filesystems without the flag (NFS): a link never replaces either.
-        Err(e) if matches!(e.errno, Errno::EINVAL | Errno::ENOSYS) => {}
+        Err(e) if matches!(e.errno, Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
         other => return other,
     }
     match fs::link(temp, to) {
         Ok(()) => fs::unlink(temp),
-        // A directory has no links; the upper is ours alone, so a look is enough.
-        Err(e) if e.errno == Errno::EPERM => match fs::stat(to) {
+        // A directory has no links, and on some filesystems nothing has; the upper is ours
+        // alone, so a look is enough.
+        Err(e) if is_unlinkable(&e) => match fs::stat(to) {
             Ok(_) => Err(SysError {
                 call: "renameat2",
                 errno: Errno::EEXIST,
@@ -26,4 +27,11 @@ pub fn publish(temp: At<'_>, to: At<'_>) -> Result<(), SysError> {
         },
         Err(e) => Err(e),
     }
+}
+
+fn is_unlinkable(e: &SysError) -> bool {
+    matches!(
+        e.errno,
+        Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK | Errno::EINVAL
+    )
 }

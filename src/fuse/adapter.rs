@@ -13,6 +13,7 @@ use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::{Caller, is_system_admin};
+use crate::sys::fault;
 use crate::sys::fs::O_TRUNC;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
@@ -138,7 +139,7 @@ impl Adapter {
         // union can still be mounted on this one.
         let depth = config.set_max_stack_depth(1).is_ok();
         let wanted = InitFlags::FUSE_PASSTHROUGH | InitFlags::FUSE_ATOMIC_O_TRUNC;
-        if !depth || config.add_capabilities(wanted).is_err() {
+        if !depth || !ask(config, wanted) {
             log::warn!("io=passthrough: this kernel does not offer it: files are cached");
             self.backings = None;
         }
@@ -230,6 +231,16 @@ fn absent() -> FileAttr {
     }
 }
 
+/// What the kernel offers.
+fn offers(config: &KernelConfig) -> InitFlags {
+    InitFlags::from_bits_retain(fault::offered(config.capabilities().bits()))
+}
+
+/// Asks for `wanted`; whether the kernel has it.
+fn ask(config: &mut KernelConfig, wanted: InitFlags) -> bool {
+    offers(config).contains(wanted) && config.add_capabilities(wanted).is_ok()
+}
+
 thread_local! {
     /// The answer to a READ, kept so that none is allocated and zeroed anew.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -273,7 +284,7 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
         for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
+            if !ask(config, flag) {
                 log::info!("this kernel does not offer {flag:?}");
             }
         }
@@ -282,15 +293,11 @@ impl fuser::Filesystem for Adapter {
         }
         // Data that was read is believed as long as attributes are: only where these expire
         // does the kernel see a file change that it did not change itself.
-        if self.ttl != FOREVER
-            && config
-                .add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA)
-                .is_err()
-        {
+        if self.ttl != FOREVER && !ask(config, InitFlags::FUSE_AUTO_INVAL_DATA) {
             log::info!("this kernel keeps what it read of a file that changes in a layer");
         }
         let both = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        self.opens_by_itself = config.capabilities().contains(both);
+        self.opens_by_itself = offers(config).contains(both);
         if let Err(nearest) = config.set_max_write(self.max_write) {
             log::info!("max_write {} is not to be had: {nearest}", self.max_write);
             config.set_max_write(nearest).map_err(|_| {

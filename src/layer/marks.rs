@@ -13,7 +13,7 @@ use super::dirfds::open_listing;
 use crate::error::{Errno, SysError, best_effort};
 use crate::merge::resolve::Sighting;
 use crate::sys::dir::for_each;
-use crate::sys::fs::{self, S_IFREG, SetTime, Stat};
+use crate::sys::fs::{self, SetTime, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
@@ -240,10 +240,15 @@ impl Layer {
             dir: dir.dir,
             name: &file,
         };
-        match fs::mknod(at, S_IFREG | 0o600, (0, 0)) {
+        match fs::make_empty(at, 0o600) {
             Err(e) if e.errno == Errno::EEXIST => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether a directory of this upper is made opaque by a file in it.
+    pub fn marks_opaque_by_file(&self) -> bool {
+        self.caps.writes_files || !self.caps.user_xattrs && !self.caps.trusted
     }
 
     /// Makes the upper directory at `at` opaque.
@@ -251,7 +256,7 @@ impl Layer {
     /// # Errors
     /// setxattr's, or mknodat's where xattrs are refused.
     pub fn make_opaque(&self, at: At<'_>) -> Result<(), SysError> {
-        if self.caps.writes_files || !self.caps.user_xattrs && !self.caps.trusted {
+        if self.marks_opaque_by_file() {
             let held;
             let dir = if at.is_fd() {
                 at
@@ -264,7 +269,7 @@ impl Layer {
                 name: OPAQUE_FILE,
             };
             let before = fs::stat(dir)?;
-            match fs::mknod(mark, S_IFREG | 0o600, (0, 0)) {
+            match fs::make_empty(mark, 0o600) {
                 Err(e) if e.errno == Errno::EEXIST => return Ok(()),
                 other => other?,
             }

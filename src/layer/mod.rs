@@ -83,7 +83,7 @@ impl Layer {
         } else {
             fs::stat_unsynced(at)?
         };
-        let covered = stat.is_dir() && stat.mnt_id != self.mnt_id;
+        let covered = stat.is_dir() && self.is_elsewhere(&stat);
         if self.kept.is_some() && !covered {
             stat = self.overridden(at, stat)?;
         }
@@ -94,6 +94,17 @@ impl Layer {
             stat,
             owner,
         })
+    }
+
+    /// Whether what `stat` is of belongs to another mount than the layer. Before Linux 5.8
+    /// only another device tells, unless each subvolume and each layer below is one.
+    fn is_elsewhere(&self, stat: &Stat) -> bool {
+        const BTRFS: i64 = 0x9123_683e;
+        const OVERLAY: i64 = 0x794c_7630;
+        if stat.mnt_id != 0 && self.mnt_id != 0 {
+            return stat.mnt_id != self.mnt_id;
+        }
+        stat.dev != self.dev && !matches!(self.caps.magic, BTRFS | OVERLAY)
     }
 }
 

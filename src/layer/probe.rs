@@ -6,11 +6,14 @@ use super::scratch::Scratch;
 use crate::config::plan::{Marks, MountPlan, XattrSpace};
 use crate::error::{Errno, SysError};
 use crate::sys::creds;
-use crate::sys::fs::{self, O_DIRECTORY, O_RDONLY, RENAME_WHITEOUT, S_IFCHR, S_IFREG};
+use crate::sys::fs::{self, O_DIRECTORY, O_RDONLY, RENAME_EXCHANGE, RENAME_WHITEOUT, S_IFCHR};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+const FUSE: i64 = 0x6573_5546;
+const OVERLAY: i64 = 0x794c_7630;
 
 /// What a layer's filesystem can do, and which mark formats are spoken with it.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,10 @@ pub struct Caps {
     pub writes_files: bool,
     /// rename leaves a whiteout behind if asked to (upper).
     pub rename_whiteout: bool,
+    /// rename lets two names change places if asked to (upper).
+    pub rename_exchange: bool,
+    /// Files of it can have xattrs: what rules out that any has, rules out to ask.
+    pub xattrs: bool,
     /// A file that was written out may be named without being synced (upper).
     pub keeps_order: bool,
     /// The filesystem's UUID for file handles: zero where the kernel has none for it.
@@ -43,6 +50,7 @@ fn common(plan: &MountPlan, root: &OwnedFd) -> Caps {
     Caps {
         trusted: plan.xattrs == XattrSpace::Auto && creds::is_system_admin(),
         reads_files: plan.marks != Marks::Overlay,
+        xattrs: may_have_xattrs(root, magic),
         uuid,
         magic,
         ..Caps::default()
@@ -61,43 +69,122 @@ pub fn lower(plan: &MountPlan, root: &OwnedFd) -> Caps {
 pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps, SysError> {
     let mut caps = common(plan, root);
     caps.keeps_order = journal::keeps_order(caps.magic, &fs::stat(At::fd(root))?);
-    let name = scratch.temp_name();
-    let at = At::new(scratch.dir(), &name);
-    fs::mknod(at, S_IFREG | 0o600, (0, 0))?;
-    caps.trusted = caps.trusted && can_set(at, c"trusted.overlay.opaque")?;
-    caps.user_xattrs = can_set(at, c"user.overlay.opaque")?;
-    let other = scratch.temp_name();
-    let moved = At::new(scratch.dir(), &other);
-    let left = fs::rename(at, moved, RENAME_WHITEOUT);
-    caps.rename_whiteout = left.is_ok();
-    if left.is_ok() {
-        fs::unlink(moved)?;
-    }
-    fs::unlink(at)?;
-    let devices = match fs::mknod(at, S_IFCHR, (0, 0)) {
-        Ok(()) => {
-            fs::unlink(at)?;
-            true
+    let names = [(); 4].map(|()| scratch.temp_name());
+    let [one, two, three, four] = [0, 1, 2, 3].map(|i: usize| At {
+        dir: scratch.dir().as_fd(),
+        name: names.get(i).map_or(&[], Vec::as_slice),
+    });
+    fs::make_empty(one, 0o600)?;
+    caps.trusted = caps.trusted && can_set(one, c"trusted.overlay.opaque")?;
+    caps.user_xattrs = can_set(one, c"user.overlay.opaque")?;
+    caps.xattrs |= caps.trusted || caps.user_xattrs;
+    fs::make_empty(two, 0o600)?;
+    caps.rename_exchange = can_exchange(one, two)?;
+    caps.rename_whiteout = leaves_whiteout(one, three)?;
+    for at in [one, two, three] {
+        match fs::unlink(at) {
+            Err(e) if e.errno != Errno::ENOENT => return Err(e),
+            _ => {}
         }
-        Err(e) if matches!(e.errno, Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP) => false,
-        Err(e) => return Err(e),
-    };
-    caps.writes_files = plan.marks == Marks::Files || !devices && caps.reads_files;
+    }
+    let devices = makes_whiteouts(four, caps.magic)?;
+    let complete = devices.is_ok() && caps.rename_exchange;
+    caps.writes_files = plan.marks == Marks::Files || !complete && caps.reads_files;
     if caps.writes_files {
         let mark = At::new(scratch.dir(), OPAQUE_FILE);
-        fs::mknod(mark, S_IFREG | 0o600, (0, 0))?;
+        fs::make_empty(mark, 0o600)?;
         fs::unlink(mark)?;
-    } else if !devices {
-        fs::mknod(at, S_IFCHR, (0, 0))?;
+    } else if !caps.reads_files {
+        // Only files would be left as marks, and they are forbidden.
+        devices?;
+        let refused = |call, errno| Err(SysError { call, errno });
+        if !caps.rename_exchange {
+            return refused("renameat2(RENAME_EXCHANGE)", Errno::EINVAL);
+        }
+        if !caps.trusted && !caps.user_xattrs {
+            return refused("setxattr", Errno::EOPNOTSUPP);
+        }
     }
     Ok(caps)
+}
+
+/// What says that a filesystem, or an old kernel, has not got a call or a flag of it.
+fn is_refusal(e: &SysError) -> bool {
+    matches!(
+        e.errno,
+        Errno::EPERM
+            | Errno::EACCES
+            | Errno::EINVAL
+            | Errno::ENOSYS
+            | Errno::EOPNOTSUPP
+            | Errno::ENODEV
+    )
+}
+
+/// Whether the files at `one` and `two` can change places. Filesystems in userspace may
+/// answer what they have not done, so it is looked at.
+fn can_exchange(one: At<'_>, two: At<'_>) -> Result<bool, SysError> {
+    match fs::rename(one, two, RENAME_EXCHANGE) {
+        Ok(()) => Ok(fs::stat(one).is_ok() && fs::stat(two).is_ok()),
+        Err(e) if is_refusal(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether moving the file at `from` to `to` can leave a whiteout there.
+fn leaves_whiteout(from: At<'_>, to: At<'_>) -> Result<bool, SysError> {
+    match fs::rename(from, to, RENAME_WHITEOUT) {
+        Ok(()) => Ok(fs::stat(from).is_ok_and(|left| left.is_whiteout_device())),
+        Err(e) if is_refusal(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a whiteout can be made at `at`, where nothing is; else why not.
+fn makes_whiteouts(at: At<'_>, magic: i64) -> Result<Result<(), SysError>, SysError> {
+    match fs::mknod(at, S_IFCHR, (0, 0)) {
+        Ok(()) => {
+            let made = fs::stat(at)?;
+            fs::unlink(at)?;
+            Ok(if made.is_whiteout_device() {
+                Ok(())
+            } else {
+                Err(SysError {
+                    call: "mknodat",
+                    errno: Errno::EOPNOTSUPP,
+                })
+            })
+        }
+        Err(e) if is_refusal(&e) => Ok(Err(e)),
+        // What such servers say that know of no devices, or take this one for a mark of
+        // their own.
+        Err(e) if magic == FUSE && matches!(e.errno, Errno::EIO | Errno::ENOENT) => Ok(Err(e)),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether the filesystem of `root` has xattrs at all. What shows other filesystems may
+/// answer differently for each file.
+fn may_have_xattrs(root: &OwnedFd, magic: i64) -> bool {
+    let some = [
+        c"user.overlay.opaque",
+        c"trusted.overlay.opaque",
+        c"security.capability",
+        c"system.posix_acl_access",
+    ];
+    let refused = |key: &&CStr| {
+        let got = xattr::get(At::fd(root), key);
+        got.is_err_and(|e| e.errno == Errno::EOPNOTSUPP)
+    };
+    matches!(magic, FUSE | OVERLAY) || !some.iter().all(refused)
 }
 
 /// Whether xattr `key` can be set on the file at `at`. That there is no room for it, or
 /// that the disk is broken, is no answer: the marks of this upper would not be believed.
 fn can_set(at: At<'_>, key: &CStr) -> Result<bool, SysError> {
     match xattr::set(at, key, b"y", 0) {
-        Ok(()) => Ok(true),
+        // Some drop it without a word.
+        Ok(()) => Ok(xattr::get_optional(at, key)?.is_some()),
         Err(e)
             if matches!(
                 e.errno,

@@ -13,6 +13,21 @@ pub(super) fn before(_call: &'static str) -> Result<(), SysError> {
     Ok(())
 }
 
+/// Which of the features of FUSE that the kernel offers, as bits, are to be seen.
+#[cfg(not(feature = "fault-injection"))]
+pub fn offered(bits: u64) -> u64 {
+    bits
+}
+
+/// Which of the features of FUSE that the kernel offers, as bits, are to be seen: those that
+/// `PLYFS_FAULT_OFFERS` has in hexadecimal, else all.
+#[cfg(feature = "fault-injection")]
+pub fn offered(bits: u64) -> u64 {
+    let seen = std::env::var("PLYFS_FAULT_OFFERS").ok();
+    let seen = seen.and_then(|seen| u64::from_str_radix(&seen, 16).ok());
+    bits & seen.unwrap_or(u64::MAX)
+}
+
 #[cfg(feature = "fault-injection")]
 pub use armed::*;
 

@@ -16,6 +16,8 @@ pub use libc::{
 /// `renameat2` flags.
 pub use libc::{RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
 
+pub use super::identity::{FileHandle, file_handle, fs_uuid, has_handle};
+
 /// A point in time: seconds since 1970 (negative before) and nanoseconds after them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
@@ -129,7 +131,14 @@ fn statx(at: At<'_>, sync: i32) -> Result<Stat, SysError> {
             out.as_mut_ptr(),
         )
     };
-    check("statx", status)?;
+    match check("statx", status) {
+        // A filter of system calls that is older than this one; the call itself never says so,
+        // but the C library says EINVAL then of flags that it cannot do without it.
+        Err(e) if matches!(e.errno, Errno::EPERM | Errno::ENOSYS | Errno::EINVAL) => {
+            return fstatat(at, &name);
+        }
+        other => other?,
+    };
     // SAFETY: zeroed is a valid statx, and the kernel has filled it.
     let s = unsafe { out.assume_init() };
     Ok(Stat {
@@ -151,6 +160,39 @@ fn statx(at: At<'_>, sync: i32) -> Result<Stat, SysError> {
         } else {
             0
         },
+    })
+}
+
+/// What fstatat(2) tells: all but the mount.
+fn fstatat(at: At<'_>, name: &CBuf) -> Result<Stat, SysError> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW
+        | libc::AT_NO_AUTOMOUNT
+        | if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
+    let mut out = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `name` is NUL-terminated and `out` has room for one stat.
+    let status = unsafe { libc::fstatat(at.raw(), name.as_ptr(), out.as_mut_ptr(), flags) };
+    check("fstatat", status)?;
+    // SAFETY: zeroed is a valid stat, and the kernel has filled it.
+    let s = unsafe { out.assume_init() };
+    let time = |sec, nsec| Time {
+        sec,
+        nsec: u32::try_from(nsec).unwrap_or_default(),
+    };
+    Ok(Stat {
+        dev: s.st_dev,
+        ino: s.st_ino,
+        mode: s.st_mode,
+        nlink: u32::try_from(s.st_nlink).unwrap_or(u32::MAX),
+        uid: s.st_uid,
+        gid: s.st_gid,
+        rdev: (libc::major(s.st_rdev), libc::minor(s.st_rdev)),
+        size: u64::try_from(s.st_size).unwrap_or_default(),
+        blocks: u64::try_from(s.st_blocks).unwrap_or_default(),
+        blksize: u32::try_from(s.st_blksize).unwrap_or(4096),
+        atime: time(s.st_atime, s.st_atime_nsec),
+        mtime: time(s.st_mtime, s.st_mtime_nsec),
+        ctime: time(s.st_ctime, s.st_ctime_nsec),
+        mnt_id: 0,
     })
 }
 
@@ -262,6 +304,22 @@ pub fn mknod(at: At<'_>, mode: u32, rdev: (u32, u32)) -> Result<(), SysError> {
     .map(drop)
 }
 
+/// Makes an empty file where there is nothing: mknodat(2), or openat(2) where the filesystem
+/// makes no file that way.
+pub fn make_empty(at: At<'_>, mode: u32) -> Result<(), SysError> {
+    match mknod(at, S_IFREG | mode, (0, 0)) {
+        Err(e)
+            if matches!(
+                e.errno,
+                Errno::EPERM | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP
+            ) =>
+        {
+            open(at, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, mode).map(drop)
+        }
+        other => other,
+    }
+}
+
 /// symlinkat(2).
 pub fn symlink(target: &[u8], at: At<'_>) -> Result<(), SysError> {
     let name = CBuf::name("symlinkat", at.name)?;
@@ -352,7 +410,8 @@ pub fn chmod(at: At<'_>, mode: u32) -> Result<(), SysError> {
     // SAFETY: `name` is NUL-terminated.
     let status = unsafe { libc::syscall(SYS_FCHMODAT2, at.raw(), name.as_ptr(), mode, flags) };
     match check("fchmodat2", status as libc::c_int) {
-        Err(e) if e.errno == Errno::ENOSYS => {}
+        // EPERM may be a filter's answer to calls that it does not know.
+        Err(e) if matches!(e.errno, Errno::ENOSYS | Errno::EPERM) => {}
         other => return other.map(drop),
     }
     let held;
@@ -467,87 +526,6 @@ pub fn statfs(fd: &impl AsFd) -> Result<FsStat, SysError> {
     })
 }
 
-/// What identifies an inode on its filesystem for ever: name_to_handle_at(2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileHandle {
-    /// How the filesystem encodes it.
-    pub kind: u8,
-    /// The encoding.
-    pub bytes: Vec<u8>,
-}
-
-/// name_to_handle_at(2), no symlink followed.
-pub fn file_handle(at: At<'_>) -> Result<FileHandle, SysError> {
-    const ROOM: usize = libc::MAX_HANDLE_SZ as usize;
-    #[repr(C)]
-    struct Handle {
-        head: libc::file_handle,
-        bytes: [u8; ROOM],
-    }
-    let name = CBuf::name("name_to_handle_at", at.name)?;
-    fault::before("name_to_handle_at")?;
-    // SAFETY: all zeroes is a valid Handle: integers only.
-    let mut handle: Handle = unsafe { MaybeUninit::zeroed().assume_init() };
-    handle.head.handle_bytes = ROOM as libc::c_uint;
-    let mut mount_id = 0;
-    let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { 0 };
-    // SAFETY: the head says how much room follows it.
-    check("name_to_handle_at", unsafe {
-        libc::name_to_handle_at(
-            at.raw(),
-            name.as_ptr(),
-            (&raw mut handle).cast(),
-            &raw mut mount_id,
-            flags,
-        )
-    })?;
-    let len = (handle.head.handle_bytes as usize).min(ROOM);
-    let kind = u8::try_from(handle.head.handle_type).map_err(|_| SysError {
-        call: "name_to_handle_at",
-        errno: Errno::EOVERFLOW,
-    })?;
-    Ok(FileHandle {
-        kind,
-        bytes: handle.bytes[..len].to_vec(),
-    })
-}
-
-/// Whether the filesystem that the open file `any` is on still has the file of `handle`:
-/// open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH.
-pub fn has_handle(any: &impl AsFd, handle: &FileHandle) -> Result<bool, SysError> {
-    const ROOM: usize = libc::MAX_HANDLE_SZ as usize;
-    #[repr(C)]
-    struct Handle {
-        head: libc::file_handle,
-        bytes: [u8; ROOM],
-    }
-    // SAFETY: both parts are integers, for which zero is a value.
-    let mut raw: Handle = unsafe { MaybeUninit::zeroed().assume_init() };
-    let Some(room) = raw.bytes.get_mut(..handle.bytes.len()) else {
-        return Ok(false);
-    };
-    room.copy_from_slice(&handle.bytes);
-    raw.head.handle_bytes = handle.bytes.len() as libc::c_uint;
-    raw.head.handle_type = i32::from(handle.kind);
-    // SAFETY: `raw` holds the handle and as many bytes as it says.
-    let fd = unsafe {
-        libc::open_by_handle_at(
-            any.as_fd().as_raw_fd(),
-            (&raw mut raw).cast(),
-            O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    match check("open_by_handle_at", fd) {
-        Ok(fd) => {
-            // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            Ok(true)
-        }
-        Err(e) if matches!(e.errno, Errno::ESTALE | Errno::ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
 /// flock(2), exclusive and without waiting; EAGAIN where another has it.
 pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
     // SAFETY: a live descriptor.
@@ -555,43 +533,4 @@ pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
         libc::flock(fd.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)
     })
     .map(drop)
-}
-
-/// What the kernel knows a filesystem's UUID to be: ioctl FS_IOC_GETFSUUID (Linux 6.9),
-/// which btrfs does not answer, so BTRFS_IOC_FS_INFO after it.
-pub fn fs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
-    generic_uuid(fd).or_else(|_| btrfs_uuid(fd))
-}
-
-/// `struct btrfs_ioctl_fs_info_args`: max_id (8), num_devices (8), fsid (16), …
-fn btrfs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
-    const BTRFS_IOC_FS_INFO: u32 = 0x8400_941f;
-    let mut out = [0u8; 1024];
-    // SAFETY: the command writes at most 1024 bytes, as its number says.
-    check("ioctl(BTRFS_IOC_FS_INFO)", unsafe {
-        libc::ioctl(
-            fd.as_fd().as_raw_fd(),
-            BTRFS_IOC_FS_INFO as libc::Ioctl,
-            out.as_mut_ptr(),
-        )
-    })?;
-    let mut uuid = [0u8; 16];
-    uuid.copy_from_slice(&out[16..32]);
-    Ok(uuid)
-}
-
-fn generic_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
-    const FS_IOC_GETFSUUID: u32 = 0x8011_1500;
-    let mut out = [0u8; 17];
-    // SAFETY: the command writes a length byte and 16 bytes.
-    check("ioctl(FS_IOC_GETFSUUID)", unsafe {
-        libc::ioctl(
-            fd.as_fd().as_raw_fd(),
-            FS_IOC_GETFSUUID as libc::Ioctl,
-            out.as_mut_ptr(),
-        )
-    })?;
-    let mut uuid = [0u8; 16];
-    uuid.copy_from_slice(&out[1..]);
-    Ok(uuid)
 }

@@ -12,6 +12,7 @@ pub mod errno;
 pub mod fault;
 pub mod fs;
 pub mod fusermount;
+pub mod identity;
 pub mod io;
 pub mod memory;
 pub mod mount;

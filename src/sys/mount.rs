@@ -1,5 +1,6 @@
 //! Mounting and unmounting: thin faces of mount(2), umount2(2) and pivot_root(2).
 
+use super::mountinfo;
 use super::path::{EMPTY, c_path, check};
 use crate::error::{Errno, SysError};
 use std::ffi::CString;
@@ -112,8 +113,60 @@ pub fn make_private(target: &Path) -> Result<(), SysError> {
     check("mount", status).map(drop)
 }
 
-/// Makes the mount at `target`, and those below it, read-only. Linux 5.12.
+/// Makes the mount at `target`, and those below it, read-only: at one stroke since
+/// Linux 5.12, before that one after the other.
 pub fn set_read_only(target: &Path) -> Result<(), SysError> {
+    match set_tree_read_only(target) {
+        Err(e) if matches!(e.errno, Errno::ENOSYS | Errno::EPERM) => {}
+        other => return other,
+    }
+    let failed = |e: std::io::Error| SysError {
+        call: "mount",
+        errno: Errno(e.raw_os_error().unwrap_or(Errno::EIO.0)),
+    };
+    let target = target.canonicalize().map_err(failed)?;
+    let mounts = mountinfo::read().map_err(failed)?;
+    let mut below = mounts.iter().filter(|m| m.point.starts_with(&target));
+    below.try_for_each(|m| remount_read_only(&m.point))
+}
+
+/// Makes the one mount at `target` read-only. All else that it forbids has to be said again:
+/// in a user namespace it may not be lifted.
+fn remount_read_only(target: &Path) -> Result<(), SysError> {
+    let target = c_path("mount", target)?;
+    let mut now = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `target` is NUL-terminated and `now` has room for one statvfs.
+    check("statvfs", unsafe {
+        libc::statvfs(target.as_ptr(), now.as_mut_ptr())
+    })?;
+    // SAFETY: zeroed is a valid statvfs, and it was filled.
+    let now = unsafe { now.assume_init() }.f_flag;
+    let kept = [
+        (libc::ST_NOSUID, libc::MS_NOSUID),
+        (libc::ST_NODEV, libc::MS_NODEV),
+        (libc::ST_NOEXEC, libc::MS_NOEXEC),
+        (libc::ST_NOATIME, libc::MS_NOATIME),
+        (libc::ST_NODIRATIME, libc::MS_NODIRATIME),
+        (libc::ST_RELATIME, libc::MS_RELATIME),
+    ];
+    let flags = kept
+        .iter()
+        .filter(|(shown, _)| now & shown != 0)
+        .fold(0, |flags, (_, flag)| flags | flag);
+    // SAFETY: one NUL-terminated string; a remount of a bind ignores the others.
+    let status = unsafe {
+        libc::mount(
+            std::ptr::null(),
+            target.as_ptr(),
+            std::ptr::null(),
+            flags | libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY,
+            std::ptr::null(),
+        )
+    };
+    check("mount", status).map(drop)
+}
+
+fn set_tree_read_only(target: &Path) -> Result<(), SysError> {
     let target = c_path("mount_setattr", target)?;
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY,

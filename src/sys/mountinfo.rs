@@ -1,7 +1,7 @@
 //! /proc/self/mountinfo: what is mounted where.
 
 use super::path::{c_path, check};
-use crate::error::SysError;
+use crate::error::{Errno, SysError};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -108,10 +108,27 @@ pub fn device_at(path: &Path) -> Result<(u32, u32), SysError> {
             out.as_mut_ptr(),
         )
     };
-    check("statx", status)?;
+    match check("statx", status) {
+        Err(e) if matches!(e.errno, Errno::EPERM | Errno::ENOSYS | Errno::EINVAL) => {
+            return device_by_stat(&path);
+        }
+        other => other?,
+    };
     // SAFETY: zeroed is a valid statx.
     let found = unsafe { out.assume_init() };
     Ok((found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// The same where statx(2) is kept from us: of a FUSE mount its daemon is asked.
+fn device_by_stat(path: &std::ffi::CStr) -> Result<(u32, u32), SysError> {
+    let mut out = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `path` is NUL-terminated and `out` has room for one stat.
+    check("stat", unsafe {
+        libc::stat(path.as_ptr(), out.as_mut_ptr())
+    })?;
+    // SAFETY: zeroed is a valid stat.
+    let found = unsafe { out.assume_init() };
+    Ok((libc::major(found.st_dev), libc::minor(found.st_dev)))
 }
 
 /// The mount that is on top at exactly `point`.

@@ -193,6 +193,10 @@ pub fn wait_gone(pid: i32, limit: Duration) -> Result<bool, SysError> {
     let fd = match check("pidfd_open", fd as libc::c_int) {
         Ok(fd) => fd,
         Err(e) if e.errno.0 == libc::ESRCH => return Ok(true),
+        // Before Linux 5.3, or under a filter that does not know the call.
+        Err(e) if matches!(e.errno.0, libc::ENOSYS | libc::EPERM) => {
+            return Ok(look_until_gone(pid, limit));
+        }
         Err(e) => return Err(e),
     };
     // SAFETY: the kernel has just given this descriptor to us alone.
@@ -208,6 +212,24 @@ pub fn wait_gone(pid: i32, limit: Duration) -> Result<bool, SysError> {
     Ok(ready > 0)
 }
 
+/// [`wait_gone`] without a descriptor of the process to wait on.
+fn look_until_gone(pid: i32, limit: Duration) -> bool {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let end = std::time::Instant::now() + limit;
+    loop {
+        // SAFETY: no pointers; signal 0 only asks whether there is such a process.
+        if unsafe { libc::kill(pid, 0) } != 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+        {
+            return true;
+        }
+        if std::time::Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Whether this process may `access` the file at `path` with its effective ids.
 pub fn may_access(path: &std::path::Path, access: Access) -> Result<(), SysError> {
     let path = super::path::c_path("faccessat", path)?;
@@ -217,10 +239,20 @@ pub fn may_access(path: &std::path::Path, access: Access) -> Result<(), SysError
         Access::Change => libc::R_OK | libc::W_OK | libc::X_OK,
     };
     // SAFETY: `path` is NUL-terminated.
-    check("faccessat", unsafe {
+    let asked = check("faccessat", unsafe {
         libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS)
-    })
-    .map(drop)
+    });
+    match asked {
+        // The C library asks by faccessat2(2), which a filter may not know; EACCES is what
+        // says that access is denied.
+        Err(e) if e.errno.0 == libc::EPERM => {
+            // SAFETY: `path` is NUL-terminated.
+            let status =
+                unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), mode) };
+            check("faccessat", status as libc::c_int).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// What [`may_access`] asks for, of a directory.

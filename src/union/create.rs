@@ -265,6 +265,7 @@ impl Union {
         let temp = At::new(scratch.dir(), &temp_name);
         let at = At::new(&**fd, name);
         let layer = self.tree.upper_layer()?;
+        let mut beside = beside;
         let done = (|| {
             let open = self.make_inheriting(fd, temp, new, caller)?;
             let is_dir = new.mode() & S_IFMT == S_IFDIR;
@@ -273,6 +274,13 @@ impl Union {
             }
             match how {
                 Creation::InPlace => copyup::publish::publish(temp, at)?,
+                Creation::OverWhiteout if is_dir && !layer.caps.rename_exchange => {
+                    // A whiteout file stands in for the device while that makes room.
+                    layer.make_whiteout_file(At::fd(&**fd), name)?;
+                    beside = true;
+                    fs::unlink(at)?;
+                    fs::rename(temp, at, 0)?;
+                }
                 Creation::OverWhiteout if is_dir => {
                     layer.rename_with_mark(temp, at, RENAME_EXCHANGE)?;
                     scratch.discard(&temp_name);

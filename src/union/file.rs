@@ -191,7 +191,19 @@ impl Union {
     pub fn lseek(&self, ino: Ino, at: i64, whence: i32) -> Result<u64> {
         let node = self.node(ino)?;
         let file = self.tree.reader(&node)?;
-        Ok(io::seek(&*file, at, whence)?)
+        match io::seek(&*file, at, whence) {
+            // A filesystem that knows of no holes: all is data.
+            Err(e) if at >= 0 && matches!(e.errno, Errno::EINVAL | Errno::EOPNOTSUPP) => {
+                let size = fs::stat(At::fd(&*file))?.size;
+                match (at.unsigned_abs() < size, whence) {
+                    (true, io::SEEK_DATA) => Ok(at.unsigned_abs()),
+                    (true, io::SEEK_HOLE) => Ok(size),
+                    (false, io::SEEK_DATA | io::SEEK_HOLE) => Err(Errno::ENXIO),
+                    _ => Err(e.errno),
+                }
+            }
+            other => Ok(other?),
+        }
     }
 
     /// copy_file_range(2) from one file of the union to another.

@@ -9,7 +9,7 @@ use crate::layer::handle::Origin;
 use crate::layer::marks::is_mark_name;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
-use crate::merge::name::Name;
+use crate::merge::name::{NAME_MAX, Name};
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::dir::Absence;
 use crate::node::door::Part;
@@ -99,16 +99,20 @@ impl Union {
         if self.mark_files && is_mark_name(name) || dir.is_removed() {
             return Ok(None);
         }
-        let name = self.existing_name(name)?;
-        let names = self.names_for_lookup(&dir, part)?;
-        let mut listed = (DT_UNKNOWN, None);
-        if let Some(listing) = self.known(&names) {
-            let Some(entry) = listing.get(&self.tree.cookies, &name) else {
-                observe::cache(Cache::Absent, true);
-                return Ok(None);
-            };
-            listed = (entry.kind, entry.lower);
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
         }
+        let names = self.names_for_lookup(&dir, part)?;
+        let (name, listed) = match self.known(&names) {
+            Some(listing) => {
+                let Some(entry) = listing.get(&self.tree.cookies, name) else {
+                    observe::cache(Cache::Absent, true);
+                    return Ok(None);
+                };
+                (entry.name.clone(), (entry.kind, entry.lower))
+            }
+            None => (self.existing_name(name)?, (DT_UNKNOWN, None)),
+        };
         let parts = self.tree.parts(&dir)?;
         let seen = self.see_listed(&dir, &parts, &name, listed)?;
         if seen.is_absent() {

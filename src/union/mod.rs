@@ -51,7 +51,7 @@ pub struct Union {
     mark_files: bool,
     redirects: Redirects,
     /// For how long what was listed stays true, where layers change under the mount.
-    listings_last: Option<Duration>,
+    listing_life: Option<Duration>,
     /// Programs see and set ACLs.
     acls: bool,
     /// Every directory says that it has one link.
@@ -90,7 +90,7 @@ impl Union {
             },
             static_nlink: plan.static_nlink,
             redirects: plan.redirects,
-            listings_last: match plan.timeout {
+            listing_life: match plan.timeout {
                 CacheTimeout::Forever => None,
                 CacheTimeout::Seconds(s) => Duration::try_from_secs_f64(s).ok(),
             },

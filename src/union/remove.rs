@@ -14,7 +14,7 @@ use crate::node::door::Part;
 use crate::node::lock::{hold_still, wait_for_copyup};
 use crate::node::{Node, Place};
 use crate::observe::Mark;
-use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE, RENAME_NOREPLACE};
+use crate::sys::fs::{self, O_NOFOLLOW, O_PATH, RENAME_EXCHANGE};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,8 +56,7 @@ impl Union {
         let name = self.existing_name(name)?;
         self.ensure(&dir, Need::Meta)?;
         loop {
-            let mut names = dir.as_dir()?.names.write();
-            names.take_absence();
+            let mut names = dir.as_dir()?.changing();
             let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
             drop(names);
             match outcome {
@@ -195,7 +194,7 @@ impl Union {
                 Err(e) if matches!(e.errno, Errno::ENOTEMPTY | Errno::EEXIST) => {
                     let temp_name = scratch.temp_name();
                     let temp = At::new(scratch.dir(), &temp_name);
-                    fs::rename(at, temp, RENAME_NOREPLACE)?;
+                    fs::rename(at, temp, 0)?;
                     scratch.discard(&temp_name);
                     Ok(())
                 }

@@ -42,6 +42,10 @@ impl Union {
         {
             return Err(Errno::EINVAL);
         }
+        let upper = self.tree.upper_layer()?;
+        if flags == RENAME_EXCHANGE && !upper.caps.rename_exchange {
+            return Err(Errno::EINVAL);
+        }
         let (name, new_name) = (self.existing_name(name)?, self.new_name(new_name)?);
         self.with_room(|| self.move_name(parent, &name, new_parent, &new_name, flags))?;
         self.persist_dirs([parent, new_parent])
@@ -178,7 +182,7 @@ impl Union {
         for step in &steps {
             self.step(*step, (from, src), (to, tgt))?;
         }
-        if beside || layer.caps.writes_files && steps.contains(&Step::EmptyTarget) {
+        if beside || layer.marks_opaque_by_file() && steps.contains(&Step::EmptyTarget) {
             self.drop_whiteout_file(&to.fd, to.name);
         }
         let target = match (to_side.upper, tgt) {
@@ -252,7 +256,7 @@ impl Union {
             Step::RedirectTarget => self.redirect(tgt.ok_or(Errno::EIO)?, to, from)?,
             Step::OpaqueSource => layer.make_opaque(from.at())?,
             Step::OpaqueTarget => layer.make_opaque(to.at())?,
-            Step::EmptyTarget if layer.caps.writes_files => {
+            Step::EmptyTarget if layer.marks_opaque_by_file() => {
                 self.strip_target(to, tgt.ok_or(Errno::EIO)?)?;
             }
             Step::EmptyTarget => self.empty_target(to)?,
@@ -260,8 +264,12 @@ impl Union {
                 layer.rename_with_mark(from.at(), to.at(), 0)?;
             }
             Step::Move => fs::rename(from.at(), to.at(), 0)?,
+            Step::Exchange if !layer.caps.rename_exchange => self.move_onto_whiteout(from, to)?,
             Step::Exchange => layer.rename_with_mark(from.at(), to.at(), RENAME_EXCHANGE)?,
             // It has nothing to hide, so it may as well stay.
+            Step::DropWhiteoutAtSource if !layer.caps.rename_exchange => {
+                self.drop_whiteout_file(&from.fd, from.name);
+            }
             Step::DropWhiteoutAtSource => {
                 best_effort("drop a whiteout", fs::unlink(from.at()));
             }
@@ -282,6 +290,20 @@ impl Union {
     fn replaces_mark(&self, to: &Spot<'_>) -> Result<bool> {
         let apart = self.tree.upper_layer()?.logs_files_apart();
         Ok(apart && self.upper_at(to)? != UpperHas::Nothing)
+    }
+
+    /// Moves a directory to where a whiteout device is, where the two cannot change places:
+    /// whiteout files hide at both names what is below until it has moved.
+    fn move_onto_whiteout(&self, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
+        let layer = self.tree.upper_layer()?;
+        for end in [from, to] {
+            layer.make_whiteout_file(At::fd(&*end.fd), end.name)?;
+            end.dir.as_dir()?.upper_hints.files.learn(true);
+        }
+        fs::unlink(to.at())?;
+        fs::rename(from.at(), to.at(), 0)?;
+        self.drop_whiteout_file(&to.fd, to.name);
+        Ok(())
     }
 
     /// Where rename leaves no whiteout by itself: beside the source stands a whiteout file
@@ -341,7 +363,7 @@ impl Union {
     }
 
     /// Makes the upper's part of `to`, a directory that is empty in the union, really empty
-    /// where marks are files, so that a rename can replace it: a whiteout file beside it
+    /// where opaque marks are files, so that a rename can replace it: a whiteout file beside it
     /// comes to hide what those in it do.
     fn strip_target(&self, to: &Spot<'_>, tgt: &Node) -> Result<()> {
         let layer = self.tree.upper_layer()?;

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{skip, sys};
+use super::{filter, skip, sys};
 
 /// Long enough for any honest mount on a busy machine.
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
@@ -59,6 +59,10 @@ pub struct Stack {
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Comma-separated words for `-o`.
     pub words: String,
+    /// Variables of plyfs's environment.
+    pub variables: Vec<(&'static str, &'static str)>,
+    /// What the kernel refuses to plyfs.
+    pub refusals: Vec<filter::Refusal>,
     /// Which fuse-overlayfs; the one in PATH where it is empty.
     pub program: PathBuf,
 }
@@ -82,6 +86,12 @@ impl Stack {
 
     pub fn words(mut self, words: &str) -> Stack {
         self.words = words.to_owned();
+        self
+    }
+
+    /// As if the kernel or the filesystem had not what the filter of this name refuses.
+    pub fn without(mut self, filter: &str) -> Stack {
+        self.refusals = filter::named(filter).expect("a filter of this name");
         self
     }
 
@@ -184,6 +194,9 @@ impl Stack {
     /// The command line of a verb over these layers.
     pub fn plyfs_verb(&self, verb: &str) -> Command {
         let mut command = Command::new(plyfs_binary());
+        let refusals = [&*filter::of_the_suite(), &self.refusals].concat();
+        filter::refuse(&mut command, &refusals);
+        command.envs(self.variables.iter().copied());
         command.arg(verb);
         for lower in &self.lowers {
             command.arg("--lower").arg(lower);
