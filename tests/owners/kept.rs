@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::support::lab::{Lab, at, shell};
 use crate::support::layers::MarkFormat;
-use crate::support::{skip, sys};
-use crate::{fails, has_tools, owners, shell_as};
+use crate::support::sys;
+use crate::{USER, fails, has_tools, owners, shell_as, user_can_mount};
 
 const KEPT: &str = "allow_other,suid,dev,xattr_permissions=2";
 const KEY: &str = "user.containers.override_stat";
@@ -321,7 +321,7 @@ fn security_xattrs_are_kept_beside_and_what_keeps_the_owner_does_not_show() {
 #[test]
 fn a_mount_without_privilege_reads_marked_layers_by_itself_and_one_with_privilege_does_not() {
     let Some(lab) = lab() else { return };
-    if !skip::has_tool("fusermount3") {
+    if !user_can_mount() {
         return;
     }
     let l = unpacked(&lab, "l");
@@ -330,12 +330,12 @@ fn a_mount_without_privilege_reads_marked_layers_by_itself_and_one_with_privileg
     shell(
         &top,
         &format!(
-            "cp {} plyfs; mkdir u w m; chown -R 1000:1000 . ../l; chmod 755 . ..",
+            "cp {} plyfs; mkdir u w m; chown -R 1:1 . ../l; chmod 755 . ..",
             program.display()
         ),
     );
     let seen = shell_as(
-        1000,
+        USER,
         &top,
         &format!(
             "./plyfs -o lowerdir={} m; P=$PWD; trap '$P/plyfs umount $P/m' EXIT; cd m; \
@@ -352,10 +352,7 @@ fn a_mount_without_privilege_reads_marked_layers_by_itself_and_one_with_privileg
     let told = shown(mounted.path(), "f null");
     assert_eq!(
         told,
-        [
-            "regular file 600 1000:1000 0,0",
-            "regular empty file 644 1000:1000 0,0"
-        ]
+        ["regular file 600 1:1 0,0", "regular empty file 644 1:1 0,0"]
     );
     assert_eq!(
         shell(
@@ -369,7 +366,7 @@ fn a_mount_without_privilege_reads_marked_layers_by_itself_and_one_with_privileg
 #[test]
 fn an_ordinary_user_keeps_owners_that_he_could_not_give() {
     let Some(lab) = lab() else { return };
-    if !skip::has_tool("fusermount3") || !skip::has_tool("unshare") {
+    if !user_can_mount() {
         return;
     }
     let l = unpacked(&lab, "l");
@@ -378,7 +375,7 @@ fn an_ordinary_user_keeps_owners_that_he_could_not_give() {
     shell(
         &top,
         &format!(
-            "cp {} plyfs; mkdir u w m; chown -R 1000:1000 . ../l; chmod 755 . ..",
+            "cp {} plyfs; mkdir u w m; chown -R 1:1 . ../l; chmod 755 . ..",
             program.display()
         ),
     );
@@ -387,7 +384,7 @@ fn an_ordinary_user_keeps_owners_that_he_could_not_give() {
         l.display()
     );
     let seen = shell_as(
-        1000,
+        USER,
         &top,
         &format!(
             "./plyfs -o {words} m; P=$PWD; trap '$P/plyfs umount $P/m' EXIT; cd m; \
@@ -397,8 +394,8 @@ fn an_ordinary_user_keeps_owners_that_he_could_not_give() {
     );
     assert_eq!(
         seen,
-        "regular file 751 9:9\ncharacter special file 666 0:0\nregular file 644 1000:1000\n\
-         directory 1777 3:4\nregular empty file 644 1000:1000\n"
+        "regular file 751 9:9\ncharacter special file 666 0:0\nregular file 644 1:1\n\
+         directory 1777 3:4\nregular empty file 644 1:1\n"
     );
     assert_eq!(noted(&top, "u/d"), "3:4:01777:dir");
 }

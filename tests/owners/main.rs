@@ -21,6 +21,20 @@ pub fn has_tools() -> bool {
         .all(|tool| support::skip::has_tool(tool))
 }
 
+/// An ordinary user whom every system has: fusermount3 asks for the name.
+pub const USER: u32 = 1;
+
+/// True where that user may mount; else prints the reason.
+pub fn user_can_mount() -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata("/dev/fuse").map(|found| found.permissions().mode());
+    let open = mode.is_ok_and(|mode| mode & 0o006 == 0o006);
+    if !open {
+        support::skip::skipped("/dev/fuse is not for everyone here");
+    }
+    open && support::skip::has_tool("fusermount3")
+}
+
 /// `uid:gid` of the files named, in order.
 pub fn owners(at: &Path, names: &str) -> String {
     shell(at, &format!("stat -c %u:%g {names}"))
