@@ -82,7 +82,6 @@ impl Adapter {
             log::warn!("io=passthrough: only root of the machine may: files are cached");
         }
         Adapter {
-            union,
             ttl: match plan.timeout {
                 CacheTimeout::Forever => FOREVER,
                 CacheTimeout::Seconds(s) => {
@@ -93,7 +92,8 @@ impl Adapter {
             opens_by_itself: false,
             copyup: plan.copyup,
             xattrs: plan.user_xattrs,
-            acls: plan.has_acls(),
+            acls: union.has_acls(),
+            union,
             syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),

@@ -20,14 +20,19 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// The value of what a user calls `name`.
 fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, SysError> {
     let names = Names::of(layer);
+    if names.refuses(name) {
+        return Err(SysError {
+            call: "getxattr",
+            errno: Errno::ENODATA,
+        });
+    }
     match xattr::get(at, &names.key(name)?) {
         Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
         // A file that was there before its owner was kept apart.
         Err(e)
             if e.errno == Errno::ENODATA
                 && name.starts_with(SECURITY)
-                && names != Names::default()
-                && !names.refuses(name) =>
+                && names != Names::default() =>
         {
             xattr::get(at, &Names::default().key(name)?)
         }
