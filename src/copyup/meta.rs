@@ -39,7 +39,7 @@ impl OwnerMap {
 
 /// Copies owner, mode and xattrs of a file to a new one; both are described as they are.
 /// Whether it has capabilities. A covered directory's xattrs belong to what is mounted there
-/// and are left.
+/// and are left: with `bare` there are none to copy.
 ///
 /// # Errors
 /// The first failure that would make the copy another file than the original.
@@ -47,7 +47,7 @@ pub fn copy(
     (from, stat): (At<'_>, &Stat),
     (to, now): (At<'_>, &Stat),
     owners: &OwnerMap,
-    covered: bool,
+    bare: bool,
 ) -> Result<bool, SysError> {
     let (uid, gid) = owners.shown(stat.uid, stat.gid);
     let given = (now.uid, now.gid) != (uid, gid);
@@ -59,7 +59,7 @@ pub fn copy(
     if stat.format() != S_IFLNK && (cleared || now.mode & 0o7777 != bits) {
         fs::chmod(to, bits)?;
     }
-    if covered {
+    if bare {
         Ok(false)
     } else {
         copy_xattrs(from, to)

@@ -289,7 +289,7 @@ impl Job<'_> {
             (from, stat),
             (at, &new),
             &self.settings.owners,
-            self.source.look.covered,
+            self.source.look.covered || self.node.xattrs.are_none(),
         )?;
         let mut recorded = origin.is_some();
         if let Some(origin) = origin {

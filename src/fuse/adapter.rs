@@ -53,6 +53,8 @@ pub struct Adapter {
     max_write: u32,
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
+    /// Any file may have xattrs; else the kernel is told once and for all.
+    xattrs: bool,
     copyup: CopyUpAt,
     /// Those that call it.
     readers: Arc<Readers>,
@@ -78,6 +80,7 @@ impl Adapter {
             log::warn!("io=passthrough: only root of the machine may: files are cached");
         }
         Adapter {
+            xattrs: union.has_xattrs(),
             union,
             ttl: match plan.timeout {
                 CacheTimeout::Forever => FOREVER,
@@ -751,12 +754,18 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Getxattr, || {
             value(reply, size, self.union.getxattr(ino.0, name.as_bytes()));
         });
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Listxattr, || {
             value(reply, size, self.union.listxattr(ino.0));
         });

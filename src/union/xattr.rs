@@ -2,10 +2,11 @@
 
 use super::Union;
 use crate::copyup::Need;
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Result, best_effort};
 use crate::layer::private;
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::node::stack::Lower;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
@@ -47,6 +48,17 @@ impl Union {
             // The kernel asks before the first write to each file.
             return Err(Errno::ENODATA);
         }
+        if !self.may_have_xattrs(&node) && !name.starts_with(ACL_PREFIX) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if name == CAPABILITY && !node.xattrs.have_no_capability() {
+            // Who asks this of every file asks for the list next. Where there is none, the
+            // question itself will tell.
+            best_effort("list xattrs", self.list_xattrs(&node));
+        }
+        if self.is_ruled_out(&node, name) {
+            return Err(Errno::ENODATA);
+        }
         let key = key(name)?;
         match self.on_xattr(&node, |at| xattr::get(at, &key)) {
             // The kernel's permission check takes ENODATA alone for "there is no ACL".
@@ -61,8 +73,49 @@ impl Union {
     /// listxattr's.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let list = self.on_xattr(&node, xattr::list)?;
-        Ok(private::visible(&list))
+        if node.xattrs.are_none() || !self.may_have_xattrs(&node) {
+            return Ok(Vec::new());
+        }
+        self.list_xattrs(&node)
+    }
+
+    /// The list of the xattrs of `node` that a user may see, which is learned from.
+    fn list_xattrs(&self, node: &Node) -> Result<Vec<u8>> {
+        let list = private::visible(&self.on_xattr(node, xattr::list)?);
+        if self.listings_last.is_none() {
+            let capability = private::names(&list).any(|name| name == CAPABILITY);
+            node.xattrs.learn(list.is_empty(), capability);
+        }
+        Ok(list)
+    }
+
+    /// Whether what is known of `node` rules out that it has xattr `name`. Others than these
+    /// may be there without being listed.
+    fn is_ruled_out(&self, node: &Node, name: &[u8]) -> bool {
+        let listed = name.starts_with(b"user.") || name.starts_with(ACL_PREFIX);
+        match name {
+            CAPABILITY => node.xattrs.have_no_capability(),
+            _ => listed && node.xattrs.are_none(),
+        }
+    }
+
+    /// Whether the filesystem that `node` is shown from has xattrs.
+    fn may_have_xattrs(&self, node: &Node) -> bool {
+        let stack = node.stack();
+        let layer = match (&stack.upper, &stack.lower) {
+            (Some(_), _) => self.tree.layers.upper.as_ref(),
+            (None, Lower::File(dir, _)) => Some(&dir.layer),
+            (None, Lower::Dirs(dirs)) => dirs.first().map(|dir| &dir.layer),
+            (None, Lower::None) => None,
+        };
+        layer.is_none_or(|layer| layer.caps.xattrs)
+    }
+
+    /// Whether any layer's filesystem has xattrs.
+    pub fn has_xattrs(&self) -> bool {
+        let layers = &self.tree.layers;
+        let mut all = layers.upper.iter().chain(&layers.lowers);
+        all.any(|layer| layer.caps.xattrs)
     }
 
     /// Sets xattr `name` on `ino`.
@@ -79,8 +132,12 @@ impl Union {
     ) -> Result<()> {
         let node = self.node(ino)?;
         let key = key(name)?;
+        if !self.tree.upper_layer()?.caps.xattrs {
+            return Err(Errno::EOPNOTSUPP);
+        }
         self.with_room(|| self.ensure(&node, Need::Meta))?;
         let door = self.tree.upper_door(&node)?;
+        node.xattrs.change();
         self.with_room(|| Ok(xattr::set(door.at(), &key, value, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);
