@@ -4,6 +4,7 @@ use super::args::{Cli, CompletionsArgs, ManArgs};
 use crate::bench::data::Sizes;
 use crate::bench::workloads;
 use crate::config::options::{Effect, Takes, WORDS};
+use crate::config::owners::OwnerWord;
 use crate::error::MountError;
 use crate::error::plain;
 use clap::CommandFactory;
@@ -227,7 +228,29 @@ fn meaning(effect: Effect) -> &'static str {
              volatile, nothing; auto."
         }
         Effect::Volatile => "As durability=volatile: after a crash the upper is thrown away.",
-        Effect::Fsync => "As durability, the way overlayfs calls it; 0 and 1 have no effect.",
+        Effect::Fsync => {
+            "As durability, the way overlayfs calls it; with 0, what programs ask fsync for is \
+             not done."
+        }
+        Effect::Owners(OwnerWord::Uids | OwnerWord::Gids) => {
+            "Which ids of the layers (inside) are shown as which (outside); others are shown as \
+             nobody, and cannot be set. Layers on an idmapped mount are not mapped again."
+        }
+        Effect::Owners(OwnerWord::SquashRoot) => "All owners are shown as root.",
+        Effect::Owners(OwnerWord::SquashUid) => "All files are shown as this user's.",
+        Effect::Owners(OwnerWord::SquashGid) => "All files are shown as this group's.",
+        Effect::Owners(OwnerWord::Kept) => {
+            "Where owners, modes and types of files are kept: 0, in the inodes; 1, in the xattr \
+             security.fuseoverlayfs.override_stat; 2, in user.containers.override_stat. With 1 \
+             and 2 files belong to the daemon on disk, and there are no ACLs."
+        }
+        Effect::NoXattrs => "Programs see and set no xattrs.",
+        Effect::NoAcl => "Programs see and set no ACLs.",
+        Effect::StaticNlink => "Every directory has one link.",
+        Effect::Context => "The SELinux label of all files, where there is SELinux.",
+        Effect::Threaded => "With 0, one thread serves requests.",
+        Effect::Sync => "As durability=strict, and every write is on the disk when it returns.",
+        Effect::Async => "The opposite of sync.",
         Effect::Io => {
             "Whether data goes through the kernel's page cache by requests, or, with \
              CAP_SYS_ADMIN, straight between the kernel and the files of the upper; cached."
@@ -241,7 +264,9 @@ fn meaning(effect: Effect) -> &'static str {
         Effect::FsName => "The source's name in /proc/mounts.",
         Effect::Subtype => "What follows \"fuse.\" in /proc/mounts.",
         Effect::Debug => "Log everything.",
-        Effect::NoEffect => "Accepted for the sake of other programs, without effect.",
+        Effect::NoEffect => {
+            "Of other programs: accepted, and there is nothing here that it could change."
+        }
         Effect::Fstab => "For mount(8); ignored.",
     }
 }

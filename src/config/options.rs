@@ -8,6 +8,7 @@
 //! ```
 //! `\,` `\:` and `\\` stand for the character itself; any other backslash is one.
 
+use super::owners::OwnerWord;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -179,7 +180,23 @@ pub enum Effect {
     Subtype,
     /// Log everything.
     Debug,
-    /// Of other programs; changes nothing here (yet) and is said so in the log.
+    /// How owners are shown, and where they are kept.
+    Owners(OwnerWord),
+    /// One thread, or as many as are best.
+    Threaded,
+    /// Every write and change is on the disk when it is answered.
+    Sync,
+    /// The opposite.
+    Async,
+    /// Programs see and set no xattrs.
+    NoXattrs,
+    /// Programs see and set no ACLs.
+    NoAcl,
+    /// Every directory says that it has one link.
+    StaticNlink,
+    /// An SELinux label for all files.
+    Context,
+    /// Of other programs; there is nothing that it could change here, which the log says.
     NoEffect,
     /// For mount(8) and fstab alone.
     Fstab,
@@ -216,9 +233,10 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io, Lower, LowerMore,
-        Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoEffect, Observe, Redirect, Subtype,
-        Threads, Timeout, Upper, UserXattr, Uuid, Volatile, Work,
+        Async, Context, CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io,
+        Lower, LowerMore, Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoAcl, NoEffect,
+        NoXattrs, Observe, Owners, Redirect, StaticNlink, Subtype, Sync, Threaded, Threads,
+        Timeout, Upper, UserXattr, Uuid, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -269,27 +287,35 @@ pub const WORDS: &[Known] = {
         ("fsname", Value("NAME"), FsName),
         ("subtype", Value("NAME"), Subtype),
         ("debug", Nothing, Debug),
+        (
+            "uidmapping",
+            Value("INSIDE:OUTSIDE:LENGTH[:…]"),
+            Owners(OwnerWord::Uids),
+        ),
+        (
+            "gidmapping",
+            Value("INSIDE:OUTSIDE:LENGTH[:…]"),
+            Owners(OwnerWord::Gids),
+        ),
+        ("squash_to_root", Maybe, Owners(OwnerWord::SquashRoot)),
+        ("squash_to_uid", Value("UID"), Owners(OwnerWord::SquashUid)),
+        ("squash_to_gid", Value("GID"), Owners(OwnerWord::SquashGid)),
+        ("xattr_permissions", Value("0|1|2"), Owners(OwnerWord::Kept)),
+        ("noxattrs", Maybe, NoXattrs),
+        ("noacl", Nothing, NoAcl),
+        ("static_nlink", Maybe, StaticNlink),
+        ("context", Value("LABEL"), Context),
+        ("fsync", Maybe, Fsync),
+        ("sync", Maybe, Sync),
+        ("async", Nothing, Async),
+        ("threaded", Maybe, Threaded),
         ("diratime", Nothing, NoEffect),
         ("nodiratime", Nothing, NoEffect),
         ("relatime", Nothing, NoEffect),
         ("strictatime", Nothing, NoEffect),
-        ("uidmapping", Value("IDS"), NoEffect),
-        ("gidmapping", Value("IDS"), NoEffect),
-        ("squash_to_root", Maybe, NoEffect),
-        ("squash_to_uid", Value("UID"), NoEffect),
-        ("squash_to_gid", Value("GID"), NoEffect),
-        ("xattr_permissions", Value("0|1|2"), NoEffect),
-        ("threaded", Maybe, NoEffect),
-        ("fsync", Maybe, Fsync),
-        ("sync", Maybe, NoEffect),
-        ("async", Nothing, NoEffect),
         ("fast_ino", Maybe, NoEffect),
         ("writeback", Maybe, NoEffect),
-        ("noxattrs", Maybe, NoEffect),
         ("plugins", Value("PATHS"), NoEffect),
-        ("static_nlink", Maybe, NoEffect),
-        ("noacl", Nothing, NoEffect),
-        ("context", Value("LABEL"), NoEffect),
         ("xino", Value("on|off|auto"), NoEffect),
         ("nfs_export", Value("on|off"), NoEffect),
         ("defaults", Nothing, Fstab),

@@ -1,5 +1,6 @@
 //! The checked plan of a mount: enums and paths only, nothing left to parse.
 
+use crate::config::idmap::IdMap;
 use std::path::{Path, PathBuf};
 
 /// The writable layer and its scratch directory.
@@ -145,15 +146,58 @@ impl Default for Observe {
     }
 }
 
-/// How file owners that the daemon cannot name are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OwnerView {
+/// How the ids of one kind are shown, and kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IdView {
     /// As the layers have them.
     #[default]
     AsStored,
-    /// Owners without a name in this user namespace (the overflow ids) are shown as root.
+    /// Those without a name in this user namespace (the overflow id) are shown as root.
     /// `plyfs run` uses it, so that root inside may change what nobody there can name.
     OverflowIsRoot,
+    /// All are shown as this one (`squash_to_…`); what is asked for is kept where the daemon
+    /// may.
+    Squashed(u32),
+    /// By a map (`uidmapping`, `gidmapping`).
+    Mapped(IdMap),
+}
+
+/// How owners are shown, and kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerView {
+    /// Users.
+    pub uids: IdView,
+    /// Groups.
+    pub gids: IdView,
+}
+
+impl OwnerView {
+    /// The same for users and groups.
+    pub fn both(view: IdView) -> OwnerView {
+        OwnerView {
+            uids: view.clone(),
+            gids: view,
+        }
+    }
+
+    /// Whether any id goes by a map.
+    pub fn is_mapped(&self) -> bool {
+        let mapped = |view: &IdView| matches!(view, IdView::Mapped(_));
+        mapped(&self.uids) || mapped(&self.gids)
+    }
+}
+
+/// Where owners, modes and types of files are kept (`xattr_permissions=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// In the inodes. A mount without privilege reads them from xattrs all the same, in layers
+    /// whose root has such an xattr.
+    #[default]
+    Inode,
+    /// In an xattr that takes privilege to set.
+    Privileged,
+    /// In an xattr that a file's owner may set.
+    Containers,
 }
 
 /// Flags of the mount itself, as mount(8) has them.
@@ -179,6 +223,10 @@ pub struct MountFlags {
     pub fsname: String,
     /// What follows `fuse.` in /proc/mounts.
     pub subtype: String,
+    /// Every write is on the disk when it is answered.
+    pub synchronous: bool,
+    /// The SELinux label of all files.
+    pub context: Option<String>,
 }
 
 impl Default for MountFlags {
@@ -194,6 +242,8 @@ impl Default for MountFlags {
             default_permissions: true,
             fsname: "plyfs".into(),
             subtype: "plyfs".into(),
+            synchronous: false,
+            context: None,
         }
     }
 }
@@ -221,6 +271,16 @@ pub struct MountPlan {
     pub io: Io,
     /// How owners are shown.
     pub owners: OwnerView,
+    /// Where owners, modes and types are kept.
+    pub ownership: Ownership,
+    /// Programs see and set POSIX ACLs (`noacl` says no).
+    pub acls: bool,
+    /// Programs see and set xattrs (`noxattrs` says no).
+    pub user_xattrs: bool,
+    /// Every directory says that it has one link (`static_nlink`).
+    pub static_nlink: bool,
+    /// fsync is heeded (`fsync=0` says no).
+    pub fsync: bool,
     /// What is mounted on a directory of a layer hides that directory's content, as it does
     /// for everyone else; otherwise a layer shows its own content below such mounts where
     /// it can. `plyfs run` hides its own upper this way.
@@ -259,6 +319,11 @@ impl MountPlan {
             copyup: CopyUpAt::default(),
             io: Io::default(),
             owners: OwnerView::default(),
+            ownership: Ownership::default(),
+            acls: true,
+            user_xattrs: true,
+            static_nlink: false,
+            fsync: true,
             respect_mounts: false,
             durability: Durability::default(),
             uuid: Uuid::default(),
@@ -270,6 +335,14 @@ impl MountPlan {
             observe: Observe::default(),
             flags: MountFlags::default(),
         }
+    }
+}
+
+impl MountPlan {
+    /// Whether programs see and set ACLs: where modes are kept apart from the inodes, the
+    /// layers' own would say something else.
+    pub fn has_acls(&self) -> bool {
+        self.acls && self.user_xattrs && self.ownership == Ownership::Inode
     }
 }
 

@@ -1,6 +1,7 @@
 //! A request for a mount: what the words, the flags and the file said, unchecked.
 
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
+use super::owners::{OwnerRequest, switch};
 use super::plan::{
     CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, Uuid, XattrSpace,
 };
@@ -49,6 +50,10 @@ pub struct Request {
     pub threads: Option<usize>,
     /// What is counted and told.
     pub observe: Observe,
+    /// How owners are shown and kept.
+    pub owners: OwnerRequest,
+    /// What there is none of for programs.
+    pub without: Without,
     /// Flags of the mount; `allow_other` is settled when the request is checked.
     pub flags: MountFlags,
     /// Everything is to be logged.
@@ -80,6 +85,8 @@ impl Default for Request {
             max_write: None,
             threads: None,
             observe: Observe::default(),
+            owners: OwnerRequest::default(),
+            without: Without::default(),
             flags: MountFlags::default(),
             debug: false,
             lowers_required: false,
@@ -95,6 +102,21 @@ const DURABILITIES: [(&str, Durability); 3] = [
     ("volatile", Durability::Volatile),
 ];
 
+/// What programs are not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Xattrs.
+    pub xattrs: bool,
+    /// ACLs.
+    pub acls: bool,
+    /// Link counts of directories.
+    pub directory_links: bool,
+    /// fsync.
+    pub fsync: bool,
+    /// More than one thread.
+    pub threads: bool,
+}
+
 /// Whether a word meant something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -105,12 +127,12 @@ pub enum Applied {
 }
 
 /// A refusal of `word`.
-fn refuse(word: &Word, cause: impl Display, remedy: impl Display) -> MountError {
+pub(super) fn refuse(word: &Word, cause: impl Display, remedy: impl Display) -> MountError {
     MountError::new(format_args!("option {}", word.as_written()), cause, remedy)
 }
 
 /// A whole number between `least` and `most`.
-fn number<T>(word: &Word, text: &str, least: T, most: T) -> Result<T, MountError>
+pub(super) fn number<T>(word: &Word, text: &str, least: T, most: T) -> Result<T, MountError>
 where
     T: FromStr + PartialOrd + Display + Copy,
 {
@@ -127,7 +149,11 @@ where
 }
 
 /// One of the given choices.
-fn choice<T: Copy>(word: &Word, text: &str, choices: &[(&str, T)]) -> Result<T, MountError> {
+pub(super) fn choice<T: Copy>(
+    word: &Word,
+    text: &str,
+    choices: &[(&str, T)],
+) -> Result<T, MountError> {
     let found = choices.iter().find(|(name, _)| *name == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
@@ -248,8 +274,10 @@ impl Request {
             }
             Effect::Durability => self.durability = choice(word, &text, &DURABILITIES)?,
             Effect::Volatile => self.durability = Durability::Volatile,
-            // fuse-overlayfs's word is a switch, which says nothing of what we do.
-            Effect::Fsync if matches!(&*text, "" | "0" | "1") => self.note_no_effect(word),
+            // fuse-overlayfs's word is a switch, for what programs ask for.
+            Effect::Fsync if matches!(&*text, "" | "0" | "1") => {
+                self.without.fsync = !switch(word, &text)?;
+            }
             Effect::Fsync => self.durability = choice(word, &text, &DURABILITIES)?,
             Effect::Io => {
                 let all = [
@@ -270,6 +298,14 @@ impl Request {
             Effect::MetricsInterval => {
                 self.observe.interval = number(word, &text, 1, 86_400)?;
             }
+            Effect::Owners(which) => self.owners.take(which, word, &text)?,
+            Effect::Threaded => self.without.threads = !switch(word, &text)?,
+            Effect::Sync => self.synchronous(switch(word, &text)?),
+            Effect::Async => self.synchronous(false),
+            Effect::NoXattrs => self.without.xattrs = switch(word, &text)?,
+            Effect::NoAcl => self.without.acls = true,
+            Effect::StaticNlink => self.without.directory_links = switch(word, &text)?,
+            Effect::Context => self.flags.context = Some(label(word, &text)?),
             Effect::Flag(flag) => self.set_flag(flag),
             Effect::FsName => self.flags.fsname = plain_name(word, &text)?,
             Effect::Subtype => self.flags.subtype = plain_name(word, &text)?,
@@ -278,6 +314,16 @@ impl Request {
             Effect::Fstab => {}
         }
         Ok(())
+    }
+
+    /// `sync`: also what plyfs does by itself.
+    fn synchronous(&mut self, on: bool) {
+        self.flags.synchronous = on;
+        self.durability = match (on, self.durability) {
+            (true, Durability::Auto) => Durability::Strict,
+            (false, Durability::Strict) => Durability::Auto,
+            (_, other) => other,
+        };
     }
 
     fn note_no_effect(&mut self, word: &Word) {
@@ -345,6 +391,15 @@ fn timeout(word: &Word, text: &str) -> Result<CacheTimeout, MountError> {
         })
 }
 
+/// An SELinux label.
+fn label(word: &Word, text: &str) -> Result<String, MountError> {
+    if text.is_empty() || text.contains(|c: char| c.is_control() || c == '"') {
+        let remedy = "write for instance context=\"system_u:object_r:container_file_t:s0\"";
+        return Err(refuse(word, "not a label", remedy));
+    }
+    Ok(text.to_owned())
+}
+
 /// A name for /proc/mounts: what would break its line is refused.
 fn plain_name(word: &Word, text: &str) -> Result<String, MountError> {
     let bad = |c: char| c.is_control() || c == ',' || c == '\\';
@@ -355,134 +410,4 @@ fn plain_name(word: &Word, text: &str) -> Result<String, MountError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::options::split_words;
-    use super::*;
-    use std::path::Path;
-
-    fn request(list: &str) -> Result<Request, MountError> {
-        let mut request = Request::default();
-        for word in split_words(OsStr::new(list)) {
-            request.apply_strictly(&word)?;
-        }
-        Ok(request)
-    }
-
-    fn refusal(list: &str) -> String {
-        request(list).expect_err("a bad word").to_string()
-    }
-
-    #[test]
-    fn the_words_of_container_engines_are_known() {
-        let list = r#"lowerdir=/a:/b,upperdir=/u,workdir=/w,,volatile,ro,suid,dev,noexec,atime,
-allow_other,allow_root,default_permissions,fsname=x,subtype=y,max_write=131072,uidmapping=:0:1:5000,
-gidmapping=0:1:1001:1001:0:1,timeout=1.5,threaded=0,fsync=0,sync=1,fast_ino=1,writeback=1,
-noxattrs=1,plugins=a:b,xattr_permissions=2,squash_to_root,squash_to_uid=1,squash_to_gid=2,
-static_nlink,noacl,context="a:c1,c2",redirect_dir=on,index=off,metacopy=off,xino=auto,userxattr,
-debug,diratime"#
-            .replace('\n', "");
-        let request = request(&list).expect("all known");
-        assert_eq!(request.lowers, [Path::new("/a"), Path::new("/b")]);
-        assert_eq!(request.upper.as_deref(), Some(Path::new("/u")));
-        assert_eq!(request.work.as_deref(), Some(Path::new("/w")));
-        assert_eq!(request.durability, Durability::Volatile);
-        assert!(request.debug && !request.index);
-        assert_eq!(request.timeout, CacheTimeout::Seconds(1.5));
-        assert_eq!(request.xattrs, XattrSpace::User);
-        assert_eq!(request.max_write, Some(131072));
-        let flags = &request.flags;
-        assert!(flags.read_only && flags.suid && flags.dev && !flags.exec && flags.atime);
-        assert!(flags.allow_other && flags.allow_root && flags.default_permissions);
-        assert_eq!((flags.fsname.as_str(), flags.subtype.as_str()), ("x", "y"));
-    }
-
-    #[test]
-    fn later_words_win() {
-        let request = request("ro,lowerdir=/a,rw,lowerdir=/b,lowerdir+=/c").expect("all known");
-        assert!(!request.flags.read_only);
-        assert_eq!(request.lowers, [Path::new("/b"), Path::new("/c")]);
-    }
-
-    #[test]
-    fn durability_is_read_as_overlayfs_and_fuse_overlayfs_users_write_it() {
-        for (list, durability) in [
-            ("", Durability::Auto),
-            ("durability=strict", Durability::Strict),
-            ("fsync=strict", Durability::Strict),
-            ("fsync=strict,fsync=0", Durability::Strict),
-            ("fsync=volatile", Durability::Volatile),
-            ("volatile,durability=auto", Durability::Auto),
-        ] {
-            let request = request(list).expect("all known");
-            assert_eq!(request.durability, durability, "{list}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_word_is_left_to_the_caller_or_refused_with_a_suggestion() {
-        let word = split_words(OsStr::new("private")).remove(0);
-        let mut request = Request::default();
-        assert_eq!(request.apply(&word), Ok(Applied::Unknown));
-        assert_eq!(
-            refusal("lowredir=/a"),
-            "option lowredir=/a: no such option; did you mean lowerdir?"
-        );
-    }
-
-    #[test]
-    fn bad_values_are_refused() {
-        for (list, message) in [
-            (
-                "timeout=soon",
-                "option timeout=soon: not a number of seconds; write for instance timeout=1.5, \
-                 or leave it out where no layer changes",
-            ),
-            (
-                "timeout=-1",
-                "option timeout=-1: not a number of seconds; write for instance timeout=1.5, \
-                 or leave it out where no layer changes",
-            ),
-            (
-                "threads=0",
-                "option threads=0: not a whole number between 1 and 64; write for instance \
-                 threads=1",
-            ),
-            (
-                "max_write=lots",
-                "option max_write=lots: not a whole number between 4096 and 16777216; write \
-                 for instance max_write=4096",
-            ),
-            (
-                "marks=x",
-                "option marks=x: no such value; use one of: auto, overlay, files",
-            ),
-            (
-                "observe=yes",
-                "option observe=yes: no such value; use one of: on, off",
-            ),
-            (
-                "metrics=/",
-                "option metrics=/: names no file; write metrics=FILE",
-            ),
-            (
-                "durability=strct",
-                "option durability=strct: no such value; use one of: auto, strict, volatile",
-            ),
-            (
-                "fsync=2",
-                "option fsync=2: no such value; use one of: auto, strict, volatile",
-            ),
-            ("ro=1", "option ro=1: takes no value; write ro"),
-            (
-                "upperdir",
-                "option upperdir: needs a value; write upperdir=DIR",
-            ),
-            (
-                "workdir=",
-                "option workdir=: names no directory; write workdir=DIR",
-            ),
-        ] {
-            assert_eq!(refusal(list), message, "{list}");
-        }
-    }
-}
+mod tests;

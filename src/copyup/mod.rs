@@ -22,7 +22,6 @@ use crate::sys::fs::{
 };
 use crate::sys::io;
 use crate::sys::path::At;
-use meta::OwnerMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -58,8 +57,6 @@ impl Need {
 pub struct Settings {
     /// What is on the disk when.
     pub durability: Durability,
-    /// How owners are shown, and so how they are kept.
-    pub owners: OwnerMap,
     /// A change of metadata copies no data.
     pub metacopy: bool,
 }
@@ -126,6 +123,13 @@ struct Source {
     layer: Arc<Layer>,
     door: crate::node::door::Door,
     look: Look,
+}
+
+impl Source {
+    /// Its target, where it is a symlink.
+    fn readlink(&self) -> std::result::Result<Vec<u8>, SysError> {
+        self.layer.readlink(self.door.at())
+    }
 }
 
 /// What was made, as far as syncing it goes.
@@ -278,18 +282,17 @@ impl Job<'_> {
                 fs::mkdir(at, stat.mode & 0o777 | 0o700)?;
                 made = Made::Dir;
             }
-            S_IFLNK => fs::symlink(&fs::readlink(from)?, at)?,
-            kind => fs::mknod(at, kind | 0o600, stat.rdev)?,
+            S_IFLNK => fs::symlink(&self.source.readlink()?, at)?,
+            kind => fs::mknod(at, self.upper.disk_format(kind) | 0o600, stat.rdev)?,
         }
         if stat.format() == S_IFCHR && stat.rdev == (0, 0) {
             return Err(Errno::EIO);
         }
         let new = fs::stat(at)?;
         let capable = meta::copy(
-            (from, stat),
-            (at, &new),
-            &self.settings.owners,
-            self.source.look.covered || self.node.xattrs.are_none(),
+            (&self.source.layer, from, &self.source.look),
+            (self.upper, at, &new),
+            self.node.xattrs.are_none(),
         )?;
         let mut recorded = origin.is_some();
         if let Some(origin) = origin {

@@ -53,9 +53,11 @@ pub struct Adapter {
     max_write: u32,
     /// The kernel opens files and directories without asking.
     opens_by_itself: bool,
-    /// Any file may have xattrs; else the kernel is told once and for all.
-    xattrs: bool,
     copyup: CopyUpAt,
+    /// Programs have xattrs, ACLs and fsync.
+    xattrs: bool,
+    acls: bool,
+    syncs: bool,
     /// Those that call it.
     readers: Arc<Readers>,
     /// Counts what is served, unless that is switched off.
@@ -80,7 +82,8 @@ impl Adapter {
             log::warn!("io=passthrough: only root of the machine may: files are cached");
         }
         Adapter {
-            xattrs: union.has_xattrs(),
+            // Where no file can have any, the kernel is told so once and for all.
+            xattrs: plan.user_xattrs && union.has_xattrs(),
             union,
             ttl: match plan.timeout {
                 CacheTimeout::Forever => FOREVER,
@@ -91,6 +94,8 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
+            acls: plan.has_acls(),
+            syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
             observer,
@@ -276,7 +281,6 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_MAX_PAGES,
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
@@ -284,6 +288,9 @@ impl fuser::Filesystem for Adapter {
             if !ask(config, flag) {
                 log::info!("this kernel does not offer {flag:?}");
             }
+        }
+        if self.acls && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err() {
+            log::info!("this kernel does not offer ACLs");
         }
         // Data that was read is believed as long as attributes are: only where these expire
         // does the kernel see a file change that it did not change itself.
@@ -610,6 +617,10 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            // The kernel does not ask again.
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsync, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -712,6 +723,9 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        if !self.syncs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let union = self.union.clone();
         self.guarded(request, Kind::Fsyncdir, || {
             let act = move || empty(reply, union.fsync(ino.0, datasync));
@@ -738,6 +752,9 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Setxattr, || {
             let who = caller(request, 0);
             let name = name.as_bytes();
@@ -772,6 +789,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.xattrs {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         self.guarded(request, Kind::Removexattr, || {
             let who = caller(request, 0);
             empty(reply, self.union.removexattr(ino.0, name.as_bytes(), &who));

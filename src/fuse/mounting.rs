@@ -135,6 +135,7 @@ fn kernel_flags(flags: &MountFlags) -> Flags {
         no_dev: !flags.dev,
         no_exec: !flags.exec,
         no_atime: !flags.atime,
+        synchronous: flags.synchronous,
     }
 }
 
@@ -151,7 +152,21 @@ fn kernel_words(device: &OwnedFd, flags: &MountFlags) -> String {
     if flags.allow_other || flags.allow_root {
         words.push_str(",allow_other");
     }
+    if let Some(word) = context_word(flags) {
+        words.push(',');
+        words.push_str(&word);
+    }
     words
+}
+
+/// The word for an SELinux label: other kernels refuse it.
+fn context_word(flags: &MountFlags) -> Option<String> {
+    let label = flags.context.as_deref()?;
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        log::info!("option context={label}: without effect, for SELinux is off");
+        return None;
+    }
+    Some(format!("context=\"{label}\""))
 }
 
 /// The words for `fusermount3 -o`.
@@ -172,6 +187,10 @@ fn helper_words(flags: &MountFlags) -> String {
     if flags.allow_other || flags.allow_root {
         words.push("allow_other".to_owned());
     }
+    if flags.synchronous {
+        words.push("sync".to_owned());
+    }
+    words.extend(context_word(flags));
     words.join(",")
 }
 

@@ -3,6 +3,7 @@
 use super::Layer;
 use super::marks::Hints;
 use crate::error::{Errno, SysError};
+use crate::merge::inomap::ByNumber;
 use crate::merge::name::Name;
 use crate::observe::{self, Cache};
 use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_PATH, O_RDONLY};
@@ -71,7 +72,7 @@ const SHARDS: usize = 8;
 /// O_PATH descriptors of directories, the least recently used closed first.
 #[derive(Debug)]
 pub struct DirFds {
-    shards: [Mutex<LruCache<Key, Arc<OwnedFd>>>; SHARDS],
+    shards: [Mutex<LruCache<Key, Arc<OwnedFd>, ByNumber>>; SHARDS],
 }
 
 impl DirFds {
@@ -79,11 +80,13 @@ impl DirFds {
     pub fn new(capacity: usize) -> DirFds {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         DirFds {
-            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(LruCache::with_hasher(each, ByNumber::default()))
+            }),
         }
     }
 
-    fn shard(&self, key: Key) -> &Mutex<LruCache<Key, Arc<OwnedFd>>> {
+    fn shard(&self, key: Key) -> &Mutex<LruCache<Key, Arc<OwnedFd>, ByNumber>> {
         let (Key::Lower(n) | Key::Upper(n)) = key;
         &self.shards[n as usize % SHARDS]
     }

@@ -3,11 +3,14 @@
 pub mod dirfds;
 pub mod handle;
 pub mod journal;
+pub mod kept;
 pub mod keys;
 pub mod log_tree;
 pub mod marks;
 pub mod metacopy;
 pub mod open;
+pub mod override_stat;
+pub mod owners;
 pub mod private;
 pub mod probe;
 pub mod redirect;
@@ -19,7 +22,9 @@ use crate::error::SysError;
 use crate::sys::fs::{self, Stat};
 use crate::sys::path::At;
 use dirfds::{DirFds, RealDir};
+use kept::Kept;
 use marks::Known;
+use owners::Owners;
 use probe::Caps;
 use scratch::Scratch;
 use std::os::fd::OwnedFd;
@@ -52,13 +57,19 @@ pub struct Layer {
     /// Where it is an upper that is to survive a power cut and logs files apart, what is
     /// known of that log.
     pub log_tree: Option<log_tree::LogTree>,
+    /// How the owners in it are shown.
+    pub owners: Owners,
+    /// How owners, modes and types are kept in it, if not in its inodes.
+    pub kept: Option<Kept>,
 }
 
 /// One look at a name of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// What is there.
+    /// What is there, as the union shows it.
     pub stat: Stat,
+    /// Its uid and gid as the layer keeps them.
+    pub owner: (u32, u32),
     /// Whether it is a directory on which another filesystem is mounted. What lies
     /// below belongs to that filesystem, not to the layer, so it is taken as empty.
     pub covered: bool,
@@ -67,14 +78,21 @@ pub struct Look {
 impl Layer {
     /// Looks at a file of this layer.
     pub fn look(&self, at: At<'_>) -> Result<Look, SysError> {
-        let stat = if self.is_upper {
+        let mut stat = if self.is_upper {
             fs::stat(at)?
         } else {
             fs::stat_unsynced(at)?
         };
+        let covered = stat.is_dir() && self.is_elsewhere(&stat);
+        if self.kept.is_some() && !covered {
+            stat = self.overridden(at, stat)?;
+        }
+        let owner = (stat.uid, stat.gid);
+        (stat.uid, stat.gid) = self.owners.shown(owner);
         Ok(Look {
-            covered: stat.is_dir() && self.is_elsewhere(&stat),
+            covered,
             stat,
+            owner,
         })
     }
 

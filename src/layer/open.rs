@@ -1,15 +1,19 @@
 //! Opens the layers of a plan.
 
 use super::dirfds::{DirFds, RealDir};
+use super::kept::Kept;
 use super::marks::Known;
+use super::owners::Owners;
 use super::scratch::{MOUNT_PATIENCE, SETTLING, Scratch, lock_patiently};
 use super::{Layer, LayerSet, probe};
 use crate::config::plan::{Durability, MountPlan, UpperPlan, Uuid};
 use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_PATH, O_RDONLY};
+use crate::sys::mountinfo;
 use crate::sys::path::At;
 use crate::sys::xattr;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,18 +76,59 @@ fn heed_uuids(plan: &MountPlan, layers: &mut LayerSet) {
 }
 
 fn open_lowers(plan: &MountPlan, first: usize) -> Result<Vec<Arc<Layer>>, MountError> {
+    let views = Views::new(plan);
     plan.lowers
         .iter()
         .enumerate()
-        .map(|(i, path)| open_lower(plan, path, first + i).map(Arc::new))
+        .map(|(i, path)| open_lower(plan, path, first + i, &views).map(Arc::new))
         .collect()
 }
 
+/// How owners are shown: by a mount that shows its own, and by all others.
+struct Views {
+    plain: Owners,
+    idmapped: Owners,
+    /// The mounts that do, if that matters.
+    mounts: HashSet<u64>,
+    privileged: bool,
+}
+
+impl Views {
+    fn new(plan: &MountPlan) -> Views {
+        let mut mounts = HashSet::new();
+        if plan.owners.is_mapped()
+            && let Some(all) = best_effort("read mountinfo", mountinfo::read())
+        {
+            mounts.extend(all.iter().filter(|m| m.idmapped).map(|m| m.id));
+        }
+        Views {
+            plain: Owners::new(&plan.owners),
+            idmapped: Owners::of_idmapped(&plan.owners),
+            mounts,
+            privileged: creds::is_system_admin(),
+        }
+    }
+
+    /// That of a layer with the root `root`, as it was named.
+    fn of(&self, root: &OwnedFd) -> Owners {
+        let stat = fs::stat(At::fd(root));
+        let idmapped =
+            !self.mounts.is_empty() && stat.is_ok_and(|stat| self.mounts.contains(&stat.mnt_id));
+        if idmapped {
+            &self.idmapped
+        } else {
+            &self.plain
+        }
+        .clone()
+    }
+}
+
 fn open_data_only(plan: &MountPlan, first: usize) -> Result<Vec<Arc<RealDir>>, MountError> {
+    let views = Views::new(&MountPlan::new("", Vec::new()));
     plan.data_only
         .iter()
         .enumerate()
-        .map(|(i, path)| open_lower(plan, path, first + i))
+        .map(|(i, path)| open_lower(plan, path, first + i, &views))
         .map(|layer| Ok(Arc::new(RealDir::root(Arc::new(layer?)))))
         .collect()
 }
@@ -120,6 +165,7 @@ pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountErro
         scratch: None,
         fds: DirFds::new(INSPECTION_FDS),
         upper: Some(Arc::new(upper_layer(
+            plan,
             &paths.upper,
             rooms.upper,
             (&rooms.stat, rooms.mount),
@@ -157,13 +203,19 @@ fn unusable(path: &Path, e: SysError) -> MountError {
     )
 }
 
-fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, MountError> {
+fn open_lower(
+    plan: &MountPlan,
+    path: &Path,
+    index: usize,
+    views: &Views,
+) -> Result<Layer, MountError> {
     let mut root = open_root(path, O_PATH, "lower layer")?;
+    let owners = views.of(&root);
     // A copy of the mount shows the layer's own directories where something is
     // mounted on them, and keeps access times as they are.
     let mut private_mount = false;
     if !plan.respect_mounts
-        && creds::is_system_admin()
+        && views.privileged
         && let Some(copy) = best_effort("copy the lower's mount", fs::clone_mount_read_only(&root))
     {
         root = copy;
@@ -180,6 +232,8 @@ fn open_lower(plan: &MountPlan, path: &Path, index: usize) -> Result<Layer, Moun
         _mount: None,
         clones: Known::default(),
         log_tree: None,
+        owners,
+        kept: Kept::of(plan, At::fd(&root), views.privileged),
         caps: probe::lower(plan, &root),
         root: Arc::new(root),
     })
@@ -253,13 +307,15 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
         )
     })?;
     log::debug!("upper {}: {caps:?}", path.display());
-    let mut layer = upper_layer(path, rooms.upper, (&rooms.stat, rooms.mount), caps);
+    let mut layer = upper_layer(plan, path, rooms.upper, (&rooms.stat, rooms.mount), caps);
+    layer.check_kept(plan)?;
     layer.log_tree = (layer.logs_files_apart() && !volatile).then(Default::default);
     Ok((layer, scratch))
 }
 
 /// The upper, open as `root`, of which `stat` tells; `mount` is its mount for plyfs alone.
 fn upper_layer(
+    plan: &MountPlan,
     path: &Path,
     root: OwnedFd,
     (stat, mount): (&fs::Stat, Option<OwnedFd>),
@@ -275,6 +331,8 @@ fn upper_layer(
         _mount: mount,
         clones: Known::default(),
         log_tree: None,
+        owners: Owners::new(&plan.owners),
+        kept: Kept::of(plan, At::fd(&root), creds::is_system_admin()),
         caps,
         root: Arc::new(root),
     }

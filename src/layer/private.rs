@@ -5,7 +5,10 @@
 //! kernel does (overlayfs.rst, "Nesting overlayfs mounts"), so that a union can be
 //! mounted on a union; likewise in the other namespaces.
 
+use super::Layer;
+use crate::error::{Errno, SysError};
 use std::borrow::Cow;
+use std::ffi::CString;
 
 /// Prefixes of attributes that belong to a union, and the word that escapes them.
 const PREFIXES: [(&[u8], &[u8]); 3] = [
@@ -18,6 +21,21 @@ fn own_prefix(name: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
     PREFIXES
         .into_iter()
         .find(|(prefix, _)| name.starts_with(prefix))
+}
+
+/// A listxattr(2) answer without the names of ACLs.
+pub fn without_acls(list: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(list.len());
+    for name in names(list).filter(|name| !is_acl(name)) {
+        out.extend_from_slice(name);
+        out.push(0);
+    }
+    out
+}
+
+/// Whether `name` is that of an ACL.
+pub fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(ACL)
 }
 
 /// The name on disk of what a user calls `name`.
@@ -43,6 +61,96 @@ pub fn to_user(name: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Whether the attribute `name` on disk is ours.
 pub fn is_own(name: &[u8]) -> bool {
     to_user(name).is_none()
+}
+
+/// What stands before the names of xattrs that a layer keeps beside those of its files' owners,
+/// and the word that escapes it.
+const BESIDE: (&[u8], &[u8]) = (b"user.containers.override_", b"override_");
+const SECURITY: &[u8] = b"security.";
+const ACL: &[u8] = b"system.posix_acl_";
+
+/// The names of xattrs in one layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Owners are kept in xattrs, and so there are no ACLs.
+    keeps: bool,
+    /// `security.` ones are kept under a prefix.
+    beside: bool,
+    /// The xattr that owners are kept in.
+    own: &'static [u8],
+}
+
+impl Names {
+    /// Those in `layer`.
+    pub fn of(layer: &Layer) -> Names {
+        match &layer.kept {
+            None => Names::default(),
+            Some(kept) => Names {
+                keeps: true,
+                beside: kept.prefixes,
+                own: kept.key().to_bytes(),
+            },
+        }
+    }
+
+    /// The name on disk of what a user calls `name`.
+    pub fn to_disk<'n>(&self, name: &'n [u8]) -> Cow<'n, [u8]> {
+        if self.beside {
+            if name.starts_with(SECURITY) {
+                return Cow::Owned([BESIDE.0, name].concat());
+            }
+            if let Some(rest) = name.strip_prefix(BESIDE.0) {
+                return Cow::Owned([BESIDE.0, BESIDE.1, rest].concat());
+            }
+        }
+        to_disk(name)
+    }
+
+    /// The same for a system call.
+    ///
+    /// # Errors
+    /// EINVAL where there is a NUL in it.
+    pub fn key(&self, name: &[u8]) -> Result<CString, SysError> {
+        CString::new(self.to_disk(name).into_owned()).map_err(|_| SysError {
+            call: "setxattr",
+            errno: Errno::EINVAL,
+        })
+    }
+
+    /// Whether a user may not have an xattr of this name.
+    pub fn refuses(&self, name: &[u8]) -> bool {
+        self.keeps && (name.starts_with(ACL) || name == self.own && !self.beside)
+    }
+
+    /// What a user calls the attribute `name` on disk; `None` if it is not for users.
+    pub fn to_user<'n>(&self, name: &'n [u8]) -> Option<Cow<'n, [u8]>> {
+        if self.refuses(name) {
+            return None;
+        }
+        if self.beside
+            && let Some(rest) = name.strip_prefix(BESIDE.0)
+        {
+            if rest.starts_with(SECURITY) {
+                return Some(Cow::Borrowed(rest));
+            }
+            let own = rest.strip_prefix(BESIDE.1)?;
+            return Some(Cow::Owned([BESIDE.0, own].concat()));
+        }
+        to_user(name)
+    }
+
+    /// A listxattr(2) answer as a user may see it.
+    pub fn visible(&self, list: &[u8]) -> Vec<u8> {
+        let mut out: Vec<u8> = Vec::with_capacity(list.len());
+        for name in names(list).filter_map(|name| self.to_user(name)) {
+            if self.beside && names(&out).any(|known| known == &*name) {
+                continue;
+            }
+            out.extend_from_slice(&name);
+            out.push(0);
+        }
+        out
+    }
 }
 
 /// Whose namespace one of our attributes is in.
@@ -73,16 +181,6 @@ pub fn split_own(name: &[u8]) -> Option<(Space, &[u8])> {
 /// The names of a listxattr(2) answer.
 pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == 0).filter(|name| !name.is_empty())
-}
-
-/// A listxattr(2) answer as a user may see it.
-pub fn visible(list: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(list.len());
-    for name in names(list).filter_map(to_user) {
-        out.extend_from_slice(&name);
-        out.push(0);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -119,8 +217,35 @@ mod tests {
     #[test]
     fn nothing_of_our_own_shows() {
         assert_eq!(
-            visible(b"user.a\0trusted.overlay.opaque\0user.overlay.overlay.x\0user.fuseoverlayfs.origin\0"),
+            Names::default().visible(b"user.a\0trusted.overlay.opaque\0user.overlay.overlay.x\0user.fuseoverlayfs.origin\0"),
             b"user.a\0user.overlay.x\0"
+        );
+    }
+
+    #[test]
+    fn security_attributes_are_kept_beside_the_owner_and_shown_as_they_were_set() {
+        let names = Names {
+            keeps: true,
+            beside: true,
+            own: b"user.containers.override_stat",
+        };
+        for name in [
+            &b"security.capability"[..],
+            b"user.containers.override_stat",
+            b"user.containers.override_security.capability",
+            b"user.containers.other",
+            b"user.x",
+            b"trusted.overlay.opaque",
+        ] {
+            let disk = names.to_disk(name);
+            assert_eq!(names.to_user(&disk).as_deref(), Some(name));
+        }
+        let disk = b"user.containers.override_stat\0user.containers.override_security.a\0\
+            security.a\0system.posix_acl_access\0user.b\0";
+        assert_eq!(names.visible(disk), b"security.a\0user.b\0");
+        assert_eq!(
+            &*names.to_disk(b"security.capability"),
+            b"user.containers.override_security.capability"
         );
     }
 }

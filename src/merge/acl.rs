@@ -1,4 +1,5 @@
-//! POSIX ACLs as xattrs hold them: only what a new file takes from its directory.
+//! POSIX ACLs as xattrs hold them: what a new file takes from its directory, and the ids in
+//! them.
 //!
 //! A file that replaces a whiteout is made in work first, where the filesystem
 //! cannot let it inherit from the directory that it will be in. The rule is that of
@@ -12,7 +13,9 @@
 const HEAD: usize = 4;
 const ENTRY: usize = 8;
 const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
@@ -61,9 +64,56 @@ pub fn inherit(default: &[u8], mode: u32) -> Option<Inherited> {
     })
 }
 
+/// Replaces the ids in `acl` by what `user` and `group` make of them; `None` where `acl` is
+/// not an ACL, or where one of them knows an id not.
+pub fn with_ids(
+    acl: &[u8],
+    user: impl Fn(u32) -> Option<u32>,
+    group: impl Fn(u32) -> Option<u32>,
+) -> Option<Vec<u8>> {
+    let mut out = acl.to_vec();
+    let (head, entries) = out.split_at_mut_checked(HEAD)?;
+    if head != [2, 0, 0, 0] || entries.len() % ENTRY != 0 {
+        return None;
+    }
+    for entry in entries.chunks_exact_mut(ENTRY) {
+        let tag = u16::from_le_bytes(entry.get(..2)?.try_into().ok()?);
+        let id = u32::from_le_bytes(entry.get(4..)?.try_into().ok()?);
+        let new = match tag {
+            USER => user(id)?,
+            GROUP => group(id)?,
+            _ => continue,
+        };
+        entry.get_mut(4..)?.copy_from_slice(&new.to_le_bytes());
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_ids_of_named_users_and_groups_are_replaced() {
+        let before = acl(&[
+            (1, 7, NO_ID),
+            (2, 4, 5),
+            (4, 5, NO_ID),
+            (8, 6, 5),
+            (0x20, 0, NO_ID),
+        ]);
+        let after = acl(&[
+            (1, 7, NO_ID),
+            (2, 4, 6),
+            (4, 5, NO_ID),
+            (8, 6, 7),
+            (0x20, 0, NO_ID),
+        ]);
+        let got = with_ids(&before, |id| id.checked_add(1), |id| id.checked_add(2));
+        assert_eq!(got, Some(after));
+        assert_eq!(with_ids(&before, |_| None, Some), None);
+        assert_eq!(with_ids(b"\x02\0", Some, Some), None);
+    }
 
     fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
         let mut out = vec![2, 0, 0, 0];

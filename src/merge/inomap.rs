@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// A file as the kernel identifies it: device and inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,10 +37,40 @@ const LOW_MASK: u64 = (1 << DEVICE_SHIFT) - 1;
 const IRREGULAR: u64 = 254;
 const APART: u64 = 255;
 
+/// How a table of inode numbers, or of other numbers that nobody outside chooses, hashes them.
+pub type ByNumber = BuildHasherDefault<NumberHasher>;
+
+/// Spreads numbers over a table: Fibonacci hashing (Knuth, The Art of Computer Programming,
+/// vol. 3, 6.4), with the high bits, which are the good ones, in the low places too.
+#[derive(Debug, Default)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (self.0.rotate_left(5) ^ number).wrapping_mul(GOLDEN);
+        self.0 = mixed ^ mixed >> 32;
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+}
+
 /// The one-to-one map.
 #[derive(Debug, Default)]
 pub struct InoMap {
-    devices: HashMap<u64, u64>,
+    devices: HashMap<u64, u64, ByNumber>,
     irregular: HashMap<RealId, Ino>,
     apart: HashMap<Ino, (Ino, Box<[u8]>)>,
 }

@@ -3,13 +3,15 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// The longest name that any Linux filesystem takes, bytes.
 pub const NAME_MAX: usize = 255;
 
-/// One component: not empty, no `/`, no NUL, not `.` or `..`, at most NAME_MAX bytes.
+/// One component: not empty, no `/`, no NUL, not `.` or `..`, at most NAME_MAX bytes. A node,
+/// its stack and the listing that it is in have the same one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Box<[u8]>);
+pub struct Name(Arc<[u8]>);
 
 /// Why bytes are not a [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use super::{Node, Tree};
 use crate::error::{Errno, Result};
-use crate::merge::inomap::Ino;
+use crate::merge::inomap::{ByNumber, Ino};
 use crate::observe::{self, Cache};
 use crate::sys::fs::{O_NONBLOCK, O_RDONLY, O_RDWR};
 use lru::LruCache;
@@ -29,7 +29,7 @@ const SHARDS: usize = 8;
 /// Descriptors of files, the least recently used closed first.
 #[derive(Debug)]
 pub struct FileFds {
-    shards: [Mutex<LruCache<Ino, OpenFile>>; SHARDS],
+    shards: [Mutex<LruCache<Ino, OpenFile, ByNumber>>; SHARDS],
 }
 
 impl FileFds {
@@ -37,11 +37,13 @@ impl FileFds {
     pub fn new(capacity: usize) -> FileFds {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         FileFds {
-            shards: std::array::from_fn(|_| Mutex::new(LruCache::new(each))),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(LruCache::with_hasher(each, ByNumber::default()))
+            }),
         }
     }
 
-    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, OpenFile>> {
+    fn shard(&self, ino: Ino) -> &Mutex<LruCache<Ino, OpenFile, ByNumber>> {
         &self.shards[ino as usize % SHARDS]
     }
 

@@ -1,7 +1,7 @@
 //! `NodeTable`: the nodes that the kernel knows, by inode number.
 
 use super::{Node, Tree};
-use crate::merge::inomap::{Ino, ROOT};
+use crate::merge::inomap::{ByNumber, Ino, ROOT};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const SHARDS: usize = 16;
 
+type Shard = HashMap<Ino, Arc<Node>, ByNumber>;
+
 /// Nodes by number, in shards so that two requests seldom meet.
 #[derive(Debug, Default)]
 pub struct NodeTable {
-    shards: [Mutex<HashMap<Ino, Arc<Node>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     len: AtomicUsize,
     /// The most nodes there were since memory was last given back.
     peak: AtomicUsize,
@@ -29,7 +31,7 @@ const LARGE: usize = 512;
 const SMALL: usize = 8;
 
 impl NodeTable {
-    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
         &self.shards[ino as usize % SHARDS]
     }
 
@@ -99,7 +101,7 @@ impl NodeTable {
         self.take_if_unused(&mut shard, ino)
     }
 
-    fn take_if_unused(&self, shard: &mut HashMap<Ino, Arc<Node>>, ino: Ino) -> Option<Arc<Node>> {
+    fn take_if_unused(&self, shard: &mut Shard, ino: Ino) -> Option<Arc<Node>> {
         let node = shard.get(&ino)?;
         let unused = ino != ROOT
             && node.lookups.load(Ordering::Relaxed) == 0

@@ -39,7 +39,7 @@ pub enum SetTime {
 }
 
 /// What `statx` told of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// Device of the filesystem, as `makedev` has it.
     pub dev: u64,

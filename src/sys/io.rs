@@ -211,7 +211,7 @@ pub fn forget_pages(fd: &impl AsFd) -> Result<(), SysError> {
     })
 }
 
-/// Inode-flag ioctls that the union hands on to the real file.
+/// Inode-flag ioctls, which the union hands on to the real file.
 pub mod flags {
     /// `FS_IOC_GETFLAGS`, an int out.
     pub const GET_FLAGS: u32 = 0x8008_6601;
@@ -223,6 +223,8 @@ pub mod flags {
     pub const SET_FSXATTR: u32 = 0x401c_5820;
     /// `FS_IOC_GETVERSION`, an int out.
     pub const GET_VERSION: u32 = 0x8008_7601;
+    /// `FS_TOPDIR_FL`: what is made in this directory has nothing to do with each other.
+    pub const TOP_DIR: u32 = 0x0002_0000;
 }
 
 /// ioctl(2) of one of [`flags`], with `data` in and out.

@@ -21,6 +21,8 @@ pub struct Flags {
     pub no_exec: bool,
     /// Leave access times alone.
     pub no_atime: bool,
+    /// Have every write on the disk when it returns.
+    pub synchronous: bool,
 }
 
 impl Flags {
@@ -31,6 +33,7 @@ impl Flags {
             | bit(self.no_dev, libc::MS_NODEV)
             | bit(self.no_exec, libc::MS_NOEXEC)
             | bit(self.no_atime, libc::MS_NOATIME)
+            | bit(self.synchronous, libc::MS_SYNCHRONOUS)
     }
 }
 

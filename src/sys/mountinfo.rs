@@ -18,6 +18,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// Whether this mount refuses writes.
     pub read_only: bool,
+    /// Whether this mount shows other owners than its filesystem has.
+    pub idmapped: bool,
     /// The type: `ext4`, `fuse.plyfs`, …
     pub fs_type: String,
     /// What was mounted: a device or a name.
@@ -72,6 +74,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         dev: (major.parse().ok()?, minor.parse().ok()?),
         point,
         read_only: options.split(',').any(|word| word == "ro"),
+        idmapped: options.split(',').any(|word| word == "idmapped"),
         fs_type,
         source,
         owner: owner.and_then(|uid| uid.parse().ok()),
@@ -146,14 +149,14 @@ mod tests {
         assert_eq!(mount.point, Path::new(r"/a b\c"));
         assert_eq!(mount.fs_type, "fuse.plyfs");
         assert_eq!((mount.source, mount.owner), ("my name".into(), Some(7)));
-        assert!(!mount.read_only);
+        assert!(!mount.read_only && !mount.idmapped);
     }
 
     #[test]
     fn a_line_without_optional_fields_is_read() {
-        let line = b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw";
+        let line = b"27 1 254:0 / / ro,relatime,idmapped - ext4 /dev/vda rw";
         let mount = parse_line(line).expect("a valid line");
-        assert!(mount.read_only);
+        assert!(mount.read_only && mount.idmapped);
         assert_eq!((mount.fs_type.as_str(), mount.owner), ("ext4", None));
     }
 

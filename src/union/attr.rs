@@ -3,6 +3,7 @@
 use super::Union;
 use crate::copyup::{Need, nlink};
 use crate::error::{Errno, Result, SysError, best_effort};
+use crate::layer::private::Names;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
 use crate::node::stack::DataBelow;
@@ -16,6 +17,7 @@ use crate::sys::xattr;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// What a file of the union is like.
 #[derive(Clone, Copy, Debug)]
@@ -90,14 +92,13 @@ impl Union {
 
     fn attr_with(&self, node: &Node, look: &Look, links: Option<u32>) -> Attr {
         let mut stat = look.stat;
-        (stat.uid, stat.gid) = self.settings.owners.shown(stat.uid, stat.gid);
         if let Some(links) = links {
             stat.nlink = links;
         } else if node.is_dir() {
             let stack = node.stack();
             let parts = stack.lower_dirs().len() + usize::from(stack.upper.is_some());
             // As overlayfs: a count of subdirectories would need a scan.
-            if parts > 1 {
+            if parts > 1 || self.static_nlink {
                 stat.nlink = 1;
             }
         }
@@ -174,10 +175,12 @@ impl Union {
                 // chown by the daemon clears the rest, but not what a stranger loses.
                 self.clear_privileges(&node, caller)?;
             }
-            fs::chown(door.at(), set.uid, set.gid)?;
+            self.tree
+                .upper_layer()?
+                .chown(door.at(), set.uid, set.gid)?;
         }
         if let Some(mode) = set.mode {
-            fs::chmod(door.at(), mode & 0o7777)?;
+            self.tree.upper_layer()?.chmod(door.at(), mode & 0o7777)?;
             // It has no capabilities still, if that was known.
             node.set_harmless(node.is_harmless() && mode & (S_ISUID | S_ISGID) == 0);
         }
@@ -210,16 +213,18 @@ impl Union {
             return Ok(());
         }
         let door = self.tree.upper_door(node)?;
-        let stat = fs::stat(door.at())?;
+        let upper = self.tree.upper_layer()?;
+        let stat = upper.look(door.at())?.stat;
         let mode = stat.mode & 0o7777;
         let mut kept = mode & !S_ISUID;
         if mode & S_ISGID != 0 && (mode & S_IXGRP != 0 || self.is_stranger(&stat, caller)) {
             kept &= !S_ISGID;
         }
         if kept != mode {
-            fs::chmod(door.at(), kept)?;
+            upper.chmod(door.at(), kept)?;
         }
-        match xattr::remove(door.at(), c"security.capability") {
+        let capability = Names::of(upper).key(CAPABILITY)?;
+        match xattr::remove(door.at(), &capability) {
             Err(e) if matches!(e.errno, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
             other => {
                 best_effort("clear capabilities", other);
@@ -232,7 +237,7 @@ impl Union {
 
     /// Whether `caller` is neither root nor in the group of the file that `stat` is of.
     pub(super) fn is_stranger(&self, stat: &Stat, caller: &Caller) -> bool {
-        let (_, gid) = self.settings.owners.shown(stat.uid, stat.gid);
+        let gid = stat.gid;
         caller.uid != 0 && caller.gid != gid && !creds::groups_of(caller.pid).contains(&gid)
     }
 
@@ -242,8 +247,8 @@ impl Union {
     /// EINVAL where it is none.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        self.tree.on_file(&node, |_, at| {
-            let target = fs::readlink(at)?;
+        self.tree.on_file(&node, |layer, at| {
+            let target = layer.readlink(at)?;
             let inode = if node.in_upper() {
                 fs::stat(at)?.ino
             } else {

@@ -5,7 +5,6 @@ use crate::copyup::{self, Need};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::marks::whiteout_file;
 use crate::layer::scratch::Scratch;
-use crate::merge::acl;
 use crate::merge::decide::{Creation, UpperHas, creation};
 use crate::merge::inomap::Ino;
 use crate::merge::listing::{Entry as Listed, Listing};
@@ -21,7 +20,6 @@ use crate::sys::fs::{
     S_IFREG, S_ISGID, S_ISUID, Stat,
 };
 use crate::sys::path::At;
-use crate::sys::xattr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -37,7 +35,7 @@ pub enum New<'a> {
 }
 
 impl New<'_> {
-    fn mode(&self) -> u32 {
+    pub(super) fn mode(&self) -> u32 {
         match self {
             New::Directory(mode) => S_IFDIR | mode & !S_IFMT,
             New::Symlink(_) => S_IFLNK | 0o777,
@@ -48,7 +46,11 @@ impl New<'_> {
 
     /// Makes it at `at`; a regular file is left open (with `flags` beside the usual),
     /// since it is about to be written.
-    fn make(&self, at: At<'_>, flags: i32) -> std::result::Result<Option<OwnedFd>, SysError> {
+    pub(super) fn make(
+        &self,
+        at: At<'_>,
+        flags: i32,
+    ) -> std::result::Result<Option<OwnedFd>, SysError> {
         let mode = self.mode();
         match self {
             New::Directory(_) => fs::mkdir(at, mode & 0o7777)?,
@@ -129,15 +131,22 @@ impl Union {
         let at = At::new(&*fd, name);
         let way = self.in_the_way(&dir, &fd, name, in_upper)?;
         let open = match creation(way.has) {
-            Creation::InPlace if !way.beside => as_caller(caller, || new.make(at, self.quiet()))?,
+            Creation::InPlace if !way.beside && !self.keeps_apart(new) => {
+                let caller = self.tree.upper_layer()?.owners.inside(caller);
+                as_caller(&caller, || new.make(at, self.quiet()))?
+            }
             how => {
                 let made = self.make_over_whiteout(&fd, name, new, caller, (how, way.beside))?;
-                told::over_whiteout(&dir, name, matches!(new, New::Directory(_)));
+                if way.beside || how == Creation::OverWhiteout {
+                    told::over_whiteout(&dir, name, matches!(new, New::Directory(_)));
+                }
                 made
             }
         };
         // It is there: what is known of the names must not outlive a failure to look at it.
-        let stat = fs::stat(at).inspect_err(|_| names.listing = None)?;
+        let upper = self.tree.upper_layer()?;
+        let look = upper.look(at).inspect_err(|_| names.listing = None)?;
+        let stat = look.stat;
         let ino = self.tree.ino_of_stat(&stat);
         self.tree.adopt(stat.ino, None);
         let place = Place::Named(dir.clone(), name.clone());
@@ -158,16 +167,12 @@ impl Union {
         }
         self.list(&mut names, name, ino, stat.mode);
         names.note_found(ino);
-        let look = crate::layer::Look {
-            stat,
-            covered: false,
-        };
         let attr = self.attr_of_look(node.node(), &look)?;
         Ok(Entry { node, attr })
     }
 
     /// How files are opened that are read without updating their access time.
-    fn quiet(&self) -> i32 {
+    pub(super) fn quiet(&self) -> i32 {
         if self.tree.atime { 0 } else { fs::O_NOATIME }
     }
 
@@ -264,7 +269,7 @@ impl Union {
         let done = (|| {
             let open = self.make_inheriting(fd, temp, new, caller)?;
             let is_dir = new.mode() & S_IFMT == S_IFDIR;
-            if is_dir {
+            if is_dir && (beside || how == Creation::OverWhiteout) {
                 layer.make_opaque(temp)?;
             }
             match how {
@@ -298,52 +303,6 @@ impl Union {
         if let Some(file) = whiteout_file(name) {
             best_effort("drop a whiteout file", fs::unlink(At::new(&**fd, &file)));
         }
-    }
-
-    /// Makes `new` at `temp` with what it would have inherited in directory `fd`:
-    /// group, setgid, umask or default ACL.
-    fn make_inheriting(
-        &self,
-        fd: &Arc<OwnedFd>,
-        temp: At<'_>,
-        new: New<'_>,
-        caller: &Caller,
-    ) -> Result<Option<OwnedFd>> {
-        let parent = fs::stat(At::fd(&**fd))?;
-        let mode = new.mode();
-        let (is_dir, is_link) = (mode & S_IFMT == S_IFDIR, mode & S_IFMT == S_IFLNK);
-        let default = if is_link {
-            None
-        } else {
-            xattr::get_optional(At::fd(&**fd), c"system.posix_acl_default")?
-        };
-        let inherited = default.as_deref().and_then(|acl| acl::inherit(acl, mode));
-        let (mut bits, access) = match inherited {
-            Some(i) => (i.mode & 0o7777, i.access),
-            None => (mode & 0o7777 & !caller.umask, None),
-        };
-        let setgid = parent.mode & S_ISGID != 0;
-        if setgid && is_dir {
-            bits |= S_ISGID;
-        }
-        let own = Caller {
-            umask: 0,
-            ..*caller
-        };
-        let open = as_caller(&own, || new.make(temp, self.quiet()))?;
-        if setgid {
-            fs::chown(temp, None, Some(parent.gid))?;
-        }
-        if !is_link {
-            fs::chmod(temp, bits)?;
-        }
-        if let Some(acl) = access {
-            xattr::set(temp, c"system.posix_acl_access", &acl, 0)?;
-        }
-        if let Some(acl) = default.filter(|_| is_dir) {
-            xattr::set(temp, c"system.posix_acl_default", &acl, 0)?;
-        }
-        Ok(open)
     }
 
     pub(super) fn scratch(&self) -> Result<&Scratch> {

@@ -162,7 +162,10 @@ impl Union {
             Some(value) => {
                 best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
             }
-            None => node.set_harmless(fs::stat(real)?.mode & (S_ISUID | S_ISGID) == 0),
+            None => {
+                let mode = self.tree.upper_layer()?.stat(real)?.mode;
+                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0);
+            }
         }
         Ok(written)
     }

@@ -26,14 +26,16 @@ use std::time::Instant;
 const DT_CHR: u8 = 2;
 const DT_REG: u8 = 8;
 
-/// After so many lookups in a directory, and whenever there were twice as many, it is worth
-/// a thought whether reading it whole would have been cheaper.
-const FIRST_THOUGHT: u32 = 8;
+/// After so many lookups in a directory, and whenever there were half as many more, it is
+/// worth a thought whether reading it whole would have been cheaper.
+const FIRST_THOUGHT: u32 = 4;
 /// What reading one layer's directory costs beside its entries (open, getdents64 twice,
 /// close), in entries.
-const COST_OF_READING: u64 = 20;
+const COST_OF_READING: u64 = 16;
 /// What one look at a name costs, in entries that could have been read.
-const COST_OF_A_LOOK: u64 = 3;
+const COST_OF_A_LOOK: u64 = 6;
+/// How much reading may cost, in what the looks have cost so far: who asks often asks on.
+const HOPE: u64 = 2;
 /// More are not read unasked: others would wait for that.
 const MOST: u64 = 4096;
 /// Bytes that a directory's size says of one entry, at least, on any filesystem whose
@@ -106,11 +108,11 @@ impl Union {
         part: &'n DirPart,
     ) -> Result<RwLockReadGuard<'n, DirState>> {
         let names = part.names.read();
-        if names.listing.is_some() || self.listings_last.is_some() {
+        if names.listing.is_some() || self.listing_life.is_some() {
             return Ok(names);
         }
         let asked = part.count_lookup();
-        if asked < FIRST_THOUGHT || !asked.is_power_of_two() {
+        if !is_worth_a_thought(asked) {
             return Ok(names);
         }
         drop(names);
@@ -128,18 +130,18 @@ impl Union {
     /// The listing in `names`, if there is one and it can still be believed.
     pub(super) fn known<'n>(&self, names: &'n DirState) -> Option<&'n Listing> {
         let old = |limit| names.listed_at.is_some_and(|at| at.elapsed() > limit);
-        if self.listings_last.is_some_and(old) {
+        if self.listing_life.is_some_and(old) {
             return None;
         }
         names.listing.as_ref()
     }
 
-    /// The listing of `dir`, which was `asked` for so many names; `None` where that cost less
-    /// than reading it would.
+    /// The listing of `dir`, which was `asked` for so many names; `None` where that cost much
+    /// less than reading it would.
     fn learn(&self, dir: &Node, asked: u32) -> Result<Option<Listing>> {
         let parts = self.tree.parts(dir)?;
         let number = parts.len() as u64;
-        let looks = u64::from(asked) * number * COST_OF_A_LOOK;
+        let looks = u64::from(asked) * number * COST_OF_A_LOOK * HOPE;
         let most = looks.saturating_sub(number * COST_OF_READING).min(MOST);
         let mut size = 0;
         for part in &parts {
@@ -175,7 +177,7 @@ impl Union {
                 Stop::Failed(e) => e,
             })?;
             names.listing = Some(listing);
-            names.listed_at = self.listings_last.map(|_| Instant::now());
+            names.listed_at = self.listing_life.map(|_| Instant::now());
         }
         names.listing.as_mut().ok_or(Errno::EIO)
     }
@@ -218,7 +220,8 @@ impl Union {
                     return Ok(());
                 };
                 let mut kind = entry.kind;
-                if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && xattr_marks {
+                let may_be_other = xattr_marks || layer.kept.is_some();
+                if matches!(kind, DT_CHR | DT_UNKNOWN) || kind == DT_REG && may_be_other {
                     let look = match layer.look(At::new(&*fd, &name)) {
                         Ok(look) => look,
                         Err(e) if e.errno == Errno::ENOENT => return Ok(()),
@@ -280,6 +283,12 @@ impl Union {
             _ => Tells::Files,
         })
     }
+}
+
+/// 4, 6, 8, 12, 16, 24, 32...: at most two bits, the highest ones, are set.
+fn is_worth_a_thought(asked: u32) -> bool {
+    let bits = u32::BITS - asked.leading_zeros();
+    asked >= FIRST_THOUGHT && asked.trailing_zeros() + 2 >= bits
 }
 
 #[derive(Clone, Copy)]

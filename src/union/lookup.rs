@@ -9,7 +9,7 @@ use crate::layer::handle::Origin;
 use crate::layer::marks::is_mark_name;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
-use crate::merge::name::Name;
+use crate::merge::name::{NAME_MAX, Name};
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::dir::Absence;
 use crate::node::door::Part;
@@ -18,7 +18,7 @@ use crate::node::stack::{DataBelow, DataFile, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cache};
-use crate::sys::fs::{self, S_IFDIR, S_IFMT, Stat};
+use crate::sys::fs::{S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::sync::Arc;
@@ -99,16 +99,20 @@ impl Union {
         if self.mark_files && is_mark_name(name) || dir.is_removed() {
             return Ok(None);
         }
-        let name = self.existing_name(name)?;
-        let names = self.names_for_lookup(&dir, part)?;
-        let mut listed = (DT_UNKNOWN, None);
-        if let Some(listing) = self.known(&names) {
-            let Some(entry) = listing.get(&self.tree.cookies, &name) else {
-                observe::cache(Cache::Absent, true);
-                return Ok(None);
-            };
-            listed = (entry.kind, entry.lower);
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
         }
+        let names = self.names_for_lookup(&dir, part)?;
+        let (name, listed) = match self.known(&names) {
+            Some(listing) => {
+                let Some(entry) = listing.get(&self.tree.cookies, name) else {
+                    observe::cache(Cache::Absent, true);
+                    return Ok(None);
+                };
+                (entry.name.clone(), (entry.kind, entry.lower))
+            }
+            None => (self.existing_name(name)?, (DT_UNKNOWN, None)),
+        };
         let parts = self.tree.parts(&dir)?;
         let seen = self.see_listed(&dir, &parts, &name, listed)?;
         if seen.is_absent() {
@@ -348,30 +352,27 @@ impl Union {
             return Ok(None);
         };
         let index_name = origin.index_name();
-        let mut stat = match fs::stat(At::new(&*index, &index_name)) {
-            Ok(stat) if stat.format() == look.stat.format() => stat,
+        let upper = self.tree.upper_layer()?;
+        let mut top = match upper.look(At::new(&*index, &index_name)) {
+            Ok(top) if top.stat.format() == look.stat.format() => top,
             _ => return Ok(None),
         };
-        let upper = self.tree.upper_layer()?;
+        let stat = &mut top.stat;
         let at = At::new(&*index, &index_name);
         if !self.is_copy_of(at, &origin)? {
             return Ok(None);
         }
         let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
         if !has_data {
-            self.put_time_back(at, &mut stat)?;
+            self.put_time_back(at, stat)?;
         }
         let here = || DataBelow::File(DataFile::new(real, name, &look.stat));
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
-        let top = Look {
-            stat,
-            covered: false,
-        };
         let stack = Stack {
-            upper: Some(stat.ino),
+            upper: Some(top.stat.ino),
             lower: Lower::None,
             data,
         };

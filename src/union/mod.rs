@@ -5,6 +5,7 @@ mod attr;
 mod create;
 mod dir;
 mod file;
+mod inherit;
 mod inspect;
 mod listing;
 mod lookup;
@@ -26,7 +27,6 @@ pub(crate) use inspect::Below;
 pub use lookup::Entry;
 
 use crate::config::plan::{CacheTimeout, MountPlan, Redirects};
-use crate::copyup::meta::OwnerMap;
 use crate::copyup::{self, Settings};
 use crate::error::{Errno, MountError, Result};
 use crate::layer::marks::is_mark_name;
@@ -51,7 +51,11 @@ pub struct Union {
     mark_files: bool,
     redirects: Redirects,
     /// For how long what was listed stays true, where layers change under the mount.
-    listings_last: Option<Duration>,
+    listing_life: Option<Duration>,
+    /// Programs see and set ACLs.
+    acls: bool,
+    /// Every directory says that it has one link.
+    static_nlink: bool,
 }
 
 impl Union {
@@ -81,11 +85,12 @@ impl Union {
             tree,
             settings: Settings {
                 durability: plan.durability,
-                owners: OwnerMap::new(plan.owners),
                 metacopy: plan.metacopy,
             },
+            acls: plan.has_acls(),
+            static_nlink: plan.static_nlink,
             redirects: plan.redirects,
-            listings_last: match plan.timeout {
+            listing_life: match plan.timeout {
                 CacheTimeout::Forever => None,
                 CacheTimeout::Seconds(s) => Duration::try_from_secs_f64(s).ok(),
             },

@@ -56,8 +56,7 @@ impl Union {
         let name = self.existing_name(name)?;
         self.ensure(&dir, Need::Meta)?;
         loop {
-            let mut names = dir.as_dir()?.names.write();
-            names.take_absence();
+            let mut names = dir.as_dir()?.changing();
             let outcome = self.remove_locked(&dir, &mut names, &name, want_dir)?;
             drop(names);
             match outcome {

@@ -398,12 +398,12 @@ impl Union {
         let temp = At::new(scratch.dir(), &temp_name);
         let layer = self.tree.upper_layer()?;
         let made = (|| {
-            let stat = fs::stat(to.at())?;
+            let look = layer.look(to.at())?;
             fs::mkdir(temp, 0o700)?;
-            let owners = meta::OwnerMap::default();
-            meta::copy((to.at(), &stat), (temp, &fs::stat(temp)?), &owners, false)?;
+            let now = fs::stat(temp)?;
+            meta::copy((layer, to.at(), &look), (layer, temp, &now), false)?;
             layer.make_opaque(temp)?;
-            meta::copy_times(&stat, temp)?;
+            meta::copy_times(&look.stat, temp)?;
             layer.rename_with_mark(temp, to.at(), RENAME_EXCHANGE)
         })();
         scratch.discard(&temp_name);

@@ -92,7 +92,7 @@ impl Union {
     /// node says itself where it is. What may be one of several links is looked at, and so
     /// is all where layers change under the mount.
     fn recall(&self, dir: &Node, names: &DirState, name: &Name) -> Option<LookupRef<'_>> {
-        if self.listings_last.is_some() {
+        if self.listing_life.is_some() {
             return None;
         }
         let known = self.tree.refer(names.guess(&self.tree.cookies, name))?;

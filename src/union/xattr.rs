@@ -2,8 +2,9 @@
 
 use super::Union;
 use crate::copyup::Need;
-use crate::error::{Errno, Result, best_effort};
-use crate::layer::private;
+use crate::error::{Errno, Result, SysError, best_effort};
+use crate::layer::Layer;
+use crate::layer::private::{self, Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::node::stack::Lower;
@@ -11,24 +12,50 @@ use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
 use crate::sys::xattr;
-use std::ffi::CString;
-
-fn key(name: &[u8]) -> Result<CString> {
-    CString::new(private::to_disk(name).into_owned()).map_err(|_| Errno::EINVAL)
-}
+use std::borrow::Cow;
+use std::sync::Arc;
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
-const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+const USER: &[u8] = b"user.";
+const SECURITY: &[u8] = b"security.";
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// The value of what a user calls `name`.
+fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, SysError> {
+    let names = Names::of(layer);
+    match xattr::get(at, &names.key(name)?) {
+        Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
+        // A file that was there before its owner was kept apart.
+        Err(e)
+            if e.errno == Errno::ENODATA
+                && name.starts_with(SECURITY)
+                && names != Names::default()
+                && !names.refuses(name) =>
+        {
+            xattr::get(at, &Names::default().key(name)?)
+        }
+        other => other,
+    }
+}
+
 impl Union {
+    /// Whether there can be an xattr `name` at all.
+    fn may_have(&self, name: &[u8]) -> Result<()> {
+        let upper = self.tree.layers.top();
+        let refused = upper.is_some_and(|layer| Names::of(layer).refuses(name));
+        if refused || !self.acls && is_acl(name) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        Ok(())
+    }
+
     fn on_xattr<T>(
         &self,
         node: &Node,
-        act: impl Fn(At<'_>) -> std::result::Result<T, crate::error::SysError>,
+        act: impl Fn(&Layer, At<'_>) -> std::result::Result<T, SysError>,
     ) -> Result<T> {
-        self.tree.on_file(node, |_, at| {
-            let value = act(at)?;
+        self.tree.on_file(node, |layer, at| {
+            let value = act(layer, at)?;
             let ino = if node.in_upper() {
                 fs::stat(at)?.ino
             } else {
@@ -48,7 +75,8 @@ impl Union {
             // The kernel asks before the first write to each file.
             return Err(Errno::ENODATA);
         }
-        if !self.may_have_xattrs(&node) && !name.starts_with(ACL_PREFIX) {
+        self.may_have(name)?;
+        if !self.has_some(&node) && !is_acl(name) {
             return Err(Errno::EOPNOTSUPP);
         }
         if name == CAPABILITY && !node.xattrs.have_no_capability() {
@@ -59,10 +87,9 @@ impl Union {
         if self.is_ruled_out(&node, name) {
             return Err(Errno::ENODATA);
         }
-        let key = key(name)?;
-        match self.on_xattr(&node, |at| xattr::get(at, &key)) {
+        match self.on_xattr(&node, |layer, at| value_of(layer, at, name)) {
             // The kernel's permission check takes ENODATA alone for "there is no ACL".
-            Err(Errno::EOPNOTSUPP) if name.starts_with(ACL_PREFIX) => Err(Errno::ENODATA),
+            Err(Errno::EOPNOTSUPP) if is_acl(name) => Err(Errno::ENODATA),
             other => other,
         }
     }
@@ -73,16 +100,24 @@ impl Union {
     /// listxattr's.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        if node.xattrs.are_none() || !self.may_have_xattrs(&node) {
+        if node.xattrs.are_none() || !self.has_some(&node) {
             return Ok(Vec::new());
         }
         self.list_xattrs(&node)
     }
 
-    /// The list of the xattrs of `node` that a user may see, which is learned from.
+    /// The list of the xattrs of `node` that a user may see, which is learned from unless
+    /// the layers change under the mount, or xattrs are there that it does not tell of.
     fn list_xattrs(&self, node: &Node) -> Result<Vec<u8>> {
-        let list = private::visible(&self.on_xattr(node, xattr::list)?);
-        if self.listings_last.is_none() {
+        let mut list = self.on_xattr(node, |layer, at| {
+            Ok(Names::of(layer).visible(&xattr::list(at)?))
+        })?;
+        if !self.acls {
+            list = private::without_acls(&list);
+        }
+        let layer = self.shown_layer(node);
+        let told = layer.is_some_and(|layer| Names::of(&layer) == Names::default());
+        if told && self.acls && self.listing_life.is_none() {
             let capability = private::names(&list).any(|name| name == CAPABILITY);
             node.xattrs.learn(list.is_empty(), capability);
         }
@@ -92,22 +127,26 @@ impl Union {
     /// Whether what is known of `node` rules out that it has xattr `name`. Others than these
     /// may be there without being listed.
     fn is_ruled_out(&self, node: &Node, name: &[u8]) -> bool {
-        let listed = name.starts_with(b"user.") || name.starts_with(ACL_PREFIX);
         match name {
             CAPABILITY => node.xattrs.have_no_capability(),
-            _ => listed && node.xattrs.are_none(),
+            _ => (name.starts_with(USER) || is_acl(name)) && node.xattrs.are_none(),
+        }
+    }
+
+    /// The layer that `node` is shown from.
+    fn shown_layer(&self, node: &Node) -> Option<Arc<Layer>> {
+        let stack = node.stack();
+        match (&stack.upper, &stack.lower) {
+            (Some(_), _) => self.tree.layers.upper.clone(),
+            (None, Lower::File(dir, _)) => Some(dir.layer.clone()),
+            (None, Lower::Dirs(dirs)) => dirs.first().map(|dir| dir.layer.clone()),
+            (None, Lower::None) => None,
         }
     }
 
     /// Whether the filesystem that `node` is shown from has xattrs.
-    fn may_have_xattrs(&self, node: &Node) -> bool {
-        let stack = node.stack();
-        let layer = match (&stack.upper, &stack.lower) {
-            (Some(_), _) => self.tree.layers.upper.as_ref(),
-            (None, Lower::File(dir, _)) => Some(&dir.layer),
-            (None, Lower::Dirs(dirs)) => dirs.first().map(|dir| &dir.layer),
-            (None, Lower::None) => None,
-        };
+    fn has_some(&self, node: &Node) -> bool {
+        let layer = self.shown_layer(node);
         layer.is_none_or(|layer| layer.caps.xattrs)
     }
 
@@ -131,14 +170,21 @@ impl Union {
         caller: &Caller,
     ) -> Result<()> {
         let node = self.node(ino)?;
-        let key = key(name)?;
-        if !self.tree.upper_layer()?.caps.xattrs {
+        self.may_have(name)?;
+        let upper = self.tree.upper_layer()?;
+        if !upper.caps.xattrs {
             return Err(Errno::EOPNOTSUPP);
         }
+        let key = Names::of(upper).key(name)?;
+        let kept = if is_acl(name) {
+            Cow::Owned(upper.owners.acl_stored(value).ok_or(Errno::EINVAL)?)
+        } else {
+            Cow::Borrowed(value)
+        };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
         let door = self.tree.upper_door(&node)?;
         node.xattrs.change();
-        self.with_room(|| Ok(xattr::set(door.at(), &key, value, flags)?))?;
+        self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);
         }
@@ -154,9 +200,10 @@ impl Union {
         if caller.uid == 0 {
             return Ok(());
         }
-        let stat = fs::stat(at)?;
+        let upper = self.tree.upper_layer()?;
+        let stat = upper.look(at)?.stat;
         if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
-            fs::chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
+            upper.chmod(at, stat.mode & 0o7777 & !S_ISGID)?;
         }
         Ok(())
     }
@@ -167,7 +214,7 @@ impl Union {
     /// ENODATA where there is none; those of copy-up and of removexattr.
     pub fn removexattr(&self, ino: Ino, name: &[u8], caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        let key = key(name)?;
+        self.may_have(name)?;
         if name == ACCESS_ACL {
             // This is a change of mode, whether there is an ACL or not.
             let stat = self.tree.look(&node)?.stat;
@@ -179,10 +226,11 @@ impl Union {
         }
         if !node.in_upper() {
             // Nothing is copied up for what fails.
-            self.on_xattr(&node, |at| xattr::get(at, &key))?;
+            self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
         let door = self.tree.upper_door(&node)?;
+        let key = Names::of(self.tree.upper_layer()?).key(name)?;
         xattr::remove(door.at(), &key)?;
         if name == CAPABILITY {
             node.note_capability_removed();

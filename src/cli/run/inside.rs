@@ -110,6 +110,7 @@ const QUIET: Flags = Flags {
     no_dev: true,
     no_exec: true,
     no_atime: false,
+    synchronous: false,
 };
 
 /// A /proc that shows the processes inside; the host's, where the kernel allows no other.

@@ -184,6 +184,7 @@ mod tests {
             dev: (0, id as u32),
             point: point.into(),
             read_only: fs_type == "squashfs",
+            idmapped: false,
             fs_type: fs_type.into(),
             source: "x".into(),
             owner: None,

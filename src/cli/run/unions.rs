@@ -4,7 +4,7 @@ use super::space::Pair;
 use super::submounts::{How, Submount};
 use super::{Ground, left_out};
 use crate::cli::changes::Look;
-use crate::config::plan::{MountPlan, Observe, OwnerView, UpperPlan};
+use crate::config::plan::{IdView, MountPlan, Observe, OwnerView, UpperPlan};
 use crate::error::{MountError, best_effort};
 use crate::fuse::session::Session;
 use crate::sys::mount::{bind, set_read_only, unmount};
@@ -52,7 +52,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         timeout: settings.timeout,
         copyup: settings.copyup,
         io: settings.io,
-        owners: OwnerView::OverflowIsRoot,
+        owners: OwnerView::both(IdView::OverflowIsRoot),
         respect_mounts: true,
         durability: settings.durability,
         uuid: settings.uuid,
