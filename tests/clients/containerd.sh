@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# What a person does with containerd and ctr, root's daemon. Sourced by case.sh. containerd
+# makes the snapshots; what mounts them is mount.fuse3 with the program, as its snapshotter
+# for FUSE calls it: `mount.fuse3 overlay TARGET -o … -t PROGRAM`.
+
+export CONTAINERD_ADDRESS=$SITE/run/containerd.sock
+export CONTAINERD_NAMESPACE=plyfs-clients
+
+prepare() {
+    [ "$WHO" = root ] || skip "containerd is run as root here"
+    cat > "$SITE/containerd.toml" <<END
+version = 2
+root = "$SITE/data/containerd"
+state = "$SITE/run/containerd"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$CONTAINERD_ADDRESS"
+END
+    setsid containerd --config "$SITE/containerd.toml" > "$SITE/logs/containerd-daemon" 2>&1 &
+    echo $! > "$SITE/run/containerd.pid"
+    until ctr version > /dev/null 2>&1; do
+        kill -0 $! 2> /dev/null || fail "containerd: $(tail -n 1 "$SITE/logs/containerd-daemon")"
+        sleep 0.1
+    done
+    # An image in the form that ctr takes, of two layers, the upper of which has whiteouts.
+    podman import -q "$IMAGES/busybox.tar" busybox > /dev/null
+    podman run --name two busybox rm -r /many/deep /many/1
+    podman commit -q two two-image > /dev/null
+    podman save -q -o "$SITE/tmp/two.tar" two-image
+    podman rm -f two > /dev/null
+    ctr images import "$SITE/tmp/two.tar" > /dev/null
+}
+
+finish() {
+    local daemon
+    daemon=$(cat "$SITE/run/containerd.pid")
+    ctr images ls -q | xargs -r ctr images rm --sync > /dev/null
+    kill "$daemon"
+    while kill -0 "$daemon" 2> /dev/null; do sleep 0.1; done
+    find /sys/fs/cgroup -depth -type d -path "*/$CONTAINERD_NAMESPACE/*" -exec rmdir {} +
+    find /sys/fs/cgroup -depth -type d -name "$CONTAINERD_NAMESPACE" -exec rmdir {} +
+}
+
+# The topmost snapshot of the image.
+topmost() {
+    ctr snapshots ls | awk '$NF == "Committed" { key[$1] = 1; if (NF == 3) parent[$2] = 1 }
+        END { for (k in key) if (!(k in parent)) print k }'
+}
+
+# mount_snapshot KEY TARGET: as containerd would with a mount of type `fuse3.PROGRAM`.
+mount_snapshot() {
+    local options
+    mkdir -p "$2"
+    # It prints the command: mount -t overlay overlay TARGET -o OPTIONS
+    options=$(ctr snapshots mounts "$2" "$1" | sed 's/.* -o //')
+    if [ -n "$MOUNT_PROGRAM" ]; then
+        mount.fuse3 overlay "$2" -o "$options,dev,suid" -t "$(basename "$MOUNT_PROGRAM")"
+    else
+        mount -t overlay overlay "$2" -o "$options"
+    fi
+    same "the filesystem of a snapshot" "$(union_magic)" "$(stat -f -c %t "$2")"
+}
+
+case_import_and_run() {
+    same "a container of ctr" "hello 39" "$(ctr run --rm --snapshotter overlayfs \
+        "$(ctr images ls -q | head -n 1)" plain sh -c 'echo hello $(ls /many | wc -l)')"
+}
+
+case_snapshot_through_mount_fuse3() {
+    ctr snapshots prepare active "$(topmost)" > /dev/null
+    mount_snapshot active target
+    ls target/many > seen
+    same "files in the snapshot" 39 "$(wc -l < seen)"
+    # `dev` and `suid` must give a mount without nodev and nosuid.
+    same "nodev or nosuid" "" "$(findmnt -n -o OPTIONS target | tr ',' '\n' | grep -E '^no(dev|suid)$' || true)"
+    rm -rf target/many && mkdir target/many && echo new > target/many/file
+    umount target
+    mount_snapshot active target
+    same "the snapshot mounted again" "file" "$(ls target/many)"
+    umount target
+    ctr snapshots commit done active
+    ctr snapshots prepare next done > /dev/null
+    mount_snapshot next target
+    same "a snapshot of the snapshot" "new" "$(cat target/many/file)"
+    umount target
+    ctr snapshots rm next
+    ctr snapshots rm done
+}
+
+case_run_on_a_snapshot() {
+    ctr snapshots prepare rootfs "$(topmost)" > /dev/null
+    mount_snapshot rootfs target
+    same "a container on the mount" "$(union_magic) 39 gone kept" "$(ctr run --rm --rootfs "$work/target" on-snapshot /bin/sh -c '
+        echo $(stat -f -c %t /) $(ls /many | wc -l) $(rm -r /many; [ -e /many ] || echo gone) $(echo kept > /kept; cat /kept)')"
+    umount target
+    mount_snapshot rootfs target
+    [ ! -e target/many ] && [ -e target/kept ] || fail "the changes are not in the snapshot"
+    umount target
+    ctr snapshots rm rootfs
+}
+
+case_view() {
+    ctr snapshots view look "$(topmost)" > /dev/null
+    mount_snapshot look target
+    refuse touch target/file 2> /dev/null
+    same "files in the view" 39 "$(find target/many -mindepth 1 | wc -l)"
+    umount target
+    ctr snapshots rm look
+}
