@@ -91,7 +91,8 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
-            xattrs: plan.user_xattrs,
+            // Where no file can have any, the kernel is told so once and for all.
+            xattrs: plan.user_xattrs && union.has_xattrs(),
             acls: union.has_acls(),
             union,
             syncs: plan.fsync,
