@@ -50,6 +50,7 @@ environment=(
     "CONTAINERS_CONF=$dir/containers.conf" "CONTAINERS_STORAGE_CONF=$dir/storage.conf"
     "BUILDAH_ISOLATION=chroot" "LANG=C.UTF-8"
     "SITE=$dir" "IMAGES=$images" "MOUNT_PROGRAM=$mount_program" "WHO=$who"
+    "PLYFS_CLIENTS_OTHER=${PLYFS_CLIENTS_OTHER-}"
 )
 become=(env -i "${environment[@]}")
 if [ "$who" = user ]; then
@@ -76,7 +77,7 @@ run() { # CASE
         0) word=pass ;;
         77) word=skip why=$(sed -n 's/^skipped: //p' "$log" | tail -n 1) ;;
         124 | 137) word=FAIL why="took more than $limit s" ;;
-        *) word=FAIL why=$(grep -v '^+' "$log" | tail -n 1 | tr '\t' ' ') ;;
+        *) word=FAIL why=$(grep -vE "^(Run|See) 'docker|^$" "$log" | tail -n 1 | tr '\t' ' ') ;;
     esac
     printf '%s\t%s\t%s\t%s\n' "$1" "$word" "$seconds" "$why"
     [ "$word" = pass ]
