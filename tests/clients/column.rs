@@ -12,9 +12,10 @@ use super::table::{Cell, Table};
 /// Root, and an ordinary user with subordinate ids.
 pub const WHO: [&str; 2] = ["root", "user"];
 
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     "site.sh",
     "images.sh",
+    "environment.sh",
     "column.sh",
     "case.sh",
     "podman.sh",
