@@ -151,7 +151,10 @@ fn lower(u: &Desk) {
 fn used(u: &Desk) {
     lower(u);
     u.chmod("d/first");
-    u.lookup("d/absent");
+    // At every other of so many lookups it is considered whether to read the directory.
+    for _ in 0..6 {
+        u.lookup("d/absent");
+    }
     u.lookup("d/first");
 }
 
@@ -240,7 +243,10 @@ fn top() -> Vec<String> {
         "dir many",
     ];
     let many = (0..1000).map(|i| format!("file many/{i}"));
-    fixed.into_iter().map(str::to_owned).chain(many).collect()
+    // More than it pays to read for the lookups that are made here.
+    let more = (0..600).map(|i| format!("file d/{i}"));
+    let fixed = fixed.into_iter().map(str::to_owned);
+    fixed.chain(many).chain(more).collect()
 }
 
 const BOTTOM: &[&str] = &[
