@@ -7,6 +7,7 @@ use crate::layer::Layer;
 use crate::layer::private::{self, Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::node::lock::hold;
 use crate::node::stack::Lower;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
@@ -187,7 +188,7 @@ impl Union {
             Cow::Borrowed(value)
         };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
         node.xattrs.change();
         self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
@@ -227,6 +228,7 @@ impl Union {
             let stat = self.tree.look(&node)?.stat;
             if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
                 self.ensure(&node, Need::Meta)?;
+                let _still = hold(&node);
                 let door = self.tree.upper_door(&node)?;
                 self.clear_sgid_of_stranger(door.at(), caller)?;
             }
@@ -236,7 +238,7 @@ impl Union {
             self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
         let key = Names::of(self.tree.upper_layer()?).key(name)?;
         xattr::remove(door.at(), &key)?;
