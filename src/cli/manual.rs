@@ -218,6 +218,14 @@ fn meaning(effect: Effect) -> &'static str {
             "Whether a change of owner, mode, times or xattrs leaves the data in the lower \
              layer; on where redirects are."
         }
+        Effect::Partial => {
+            "From which size on (64M, 1G, …) a change of a lower file copies only the blocks \
+             that it changes; off."
+        }
+        Effect::Complete => {
+            "When such files get the rest of their data: while nothing else is asked for, so \
+             many bytes a second, at the end, or not by themselves; idle."
+        }
         Effect::CopyUp => {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \
              it for writing; write."

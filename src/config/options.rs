@@ -152,6 +152,10 @@ pub enum Effect {
     Redirect,
     /// Changes of metadata that copy no data.
     Metacopy,
+    /// How large files are that are copied up in parts.
+    Partial,
+    /// When such files get the rest of their data.
+    Complete,
     /// When files are copied up.
     CopyUp,
     /// What is on the disk when.
@@ -233,10 +237,10 @@ pub type Known = (&'static str, Takes, Effect);
 /// Every word with a meaning.
 pub const WORDS: &[Known] = {
     use Effect::{
-        Async, Context, CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index, Io,
-        Lower, LowerMore, Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoAcl, NoEffect,
-        NoXattrs, Observe, Owners, Redirect, StaticNlink, Subtype, Sync, Threaded, Threads,
-        Timeout, Upper, UserXattr, Uuid, Volatile, Work,
+        Async, Complete, Context, CopyUp, DataMore, Debug, Durability, FsName, Fstab, Fsync, Index,
+        Io, Lower, LowerMore, Marks, MaxWrite, Metacopy, Metrics, MetricsInterval, NoAcl, NoEffect,
+        NoXattrs, Observe, Owners, Partial, Redirect, StaticNlink, Subtype, Sync, Threaded,
+        Threads, Timeout, Upper, UserXattr, Uuid, Volatile, Work,
     };
     use Flag::{AllowOther, AllowRoot, Atime, DefaultPermissions, Dev, Exec, ReadOnly, Suid};
     use Takes::{Maybe, Nothing, Value};
@@ -253,6 +257,8 @@ pub const WORDS: &[Known] = {
         ("uuid", Value("off|null|auto|on"), Uuid),
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
+        ("partial", Value("SIZE|off"), Partial),
+        ("complete", Value("idle|unmount|SIZE|off"), Complete),
         ("copyup", Value("write|open"), CopyUp),
         ("durability", Value("auto|strict|volatile"), Durability),
         ("io", Value("auto|cached|passthrough"), Io),

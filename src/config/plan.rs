@@ -248,6 +248,20 @@ impl Default for MountFlags {
     }
 }
 
+/// When partly copied files get the rest of their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Complete {
+    /// While nothing else is asked for, and what is left then after unmounting.
+    #[default]
+    Idle,
+    /// So many bytes a second, and what is left then after unmounting.
+    Rate(u64),
+    /// After unmounting.
+    Unmount,
+    /// Not by themselves.
+    Off,
+}
+
 /// Everything that a mount needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MountPlan {
@@ -295,6 +309,11 @@ pub struct MountPlan {
     pub redirects: Redirects,
     /// A change of owner, mode, times or xattrs copies no data (`metacopy=`).
     pub metacopy: bool,
+    /// A change of the data of a file of at least so many bytes copies only what it changes
+    /// (`partial=`).
+    pub partial: Option<u64>,
+    /// When such files get the rest of their data (`complete=`).
+    pub complete: Complete,
     /// Largest WRITE request, bytes; `None` for the default (1 MiB).
     pub max_write: Option<u32>,
     /// Threads that serve requests; `None` for the default.
@@ -330,6 +349,8 @@ impl MountPlan {
             index: true,
             redirects: Redirects::default(),
             metacopy: true,
+            partial: None,
+            complete: Complete::default(),
             max_write: None,
             threads: None,
             observe: Observe::default(),

@@ -3,7 +3,8 @@
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
 use super::owners::{OwnerRequest, switch};
 use super::plan::{
-    CacheTimeout, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, Uuid, XattrSpace,
+    CacheTimeout, Complete, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, Uuid,
+    XattrSpace,
 };
 use crate::error::MountError;
 use std::ffi::OsStr;
@@ -44,6 +45,10 @@ pub struct Request {
     pub redirects: Redirects,
     /// Changes of metadata copy no data; `None` where nobody said so or otherwise.
     pub metacopy: Option<bool>,
+    /// From which size on files are copied up in parts.
+    pub partial: Option<u64>,
+    /// When such files get the rest of their data.
+    pub complete: Complete,
     /// Largest write request.
     pub max_write: Option<u32>,
     /// Serving threads.
@@ -82,6 +87,8 @@ impl Default for Request {
             index: true,
             redirects: Redirects::default(),
             metacopy: None,
+            partial: None,
+            complete: Complete::default(),
             max_write: None,
             threads: None,
             observe: Observe::default(),
@@ -146,6 +153,24 @@ where
                 format_args!("write for instance {}={least}", word.name),
             )
         })
+}
+
+/// A number of bytes.
+fn size(word: &Word, text: &str) -> Result<u64, MountError> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 1 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+        _ => (Some(text), 1),
+    };
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+    number.and_then(|n| n.checked_mul(unit)).ok_or_else(|| {
+        refuse(
+            word,
+            "neither a size nor a word that is known here",
+            format_args!("write for instance {}=64M", word.name),
+        )
+    })
 }
 
 /// One of the given choices.
@@ -267,6 +292,20 @@ impl Request {
             }
             Effect::Metacopy => {
                 self.metacopy = Some(choice(word, &text, &[("on", true), ("off", false)])?);
+            }
+            Effect::Partial => {
+                self.partial = match &*text {
+                    "off" => None,
+                    text => Some(size(word, text)?),
+                };
+            }
+            Effect::Complete => {
+                self.complete = match &*text {
+                    "idle" => Complete::Idle,
+                    "unmount" => Complete::Unmount,
+                    "off" => Complete::Off,
+                    text => Complete::Rate(size(word, text)?.max(1)),
+                };
             }
             Effect::CopyUp => {
                 let all = [("write", CopyUpAt::Write), ("open", CopyUpAt::Open)];

@@ -2,13 +2,14 @@
 //! is, for a file may have other names; until all of it is there, the mark says that the
 //! lower data counts.
 
-use super::{Need, Settings, data};
+use super::{Need, Settings, data, extents};
 use crate::error::{Result, SysError, best_effort};
+use crate::layer::Layer;
 use crate::layer::scratch::Scratch;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
 use crate::observe::{self, Part};
-use crate::sys::fs::{self, O_NONBLOCK, O_RDONLY, O_RDWR, SetTime, Stat};
+use crate::sys::fs::{self, O_NONBLOCK, O_RDWR, SetTime, Stat};
 use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -30,25 +31,29 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     };
     let observed = observe::copying();
     let upper_layer = tree.upper_layer()?;
-    let (layer, from) = tree.open_below(below, O_RDONLY | O_NONBLOCK)?;
+    let from = tree.open_source(below)?;
     let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
-    let source = fs::stat(At::fd(&from))?;
     let mut before = fs::stat(At::fd(&to))?;
     if before.size == 0 {
         // Lost in a power cut (see `Layer::logs_files_apart`).
-        before.size = source.size;
+        before.size = from.stat.size;
     }
     let len = match need {
         Need::Bytes(n) => n.min(before.size),
-        Need::Meta | Need::All => before.size,
+        Need::Meta | Need::Part | Need::All => before.size,
     };
+    if need.may_be_partial() && extents::is_wanted(tree, settings, before.mode, len) {
+        let whole = before.size;
+        if fs::stat(At::fd(&to))?.size == whole {
+            extents::begin(tree, settings, node, (to, whole))?;
+            observed.done(Part::Partial, node.kind, || node.place().path());
+            return Ok(());
+        }
+    }
     let fill = Fill {
         to: &to,
         before: &before,
-        capability: match node.is_harmless() {
-            true => None,
-            false => xattr::get_optional(At::fd(&to), CAPABILITY)?,
-        },
+        privileges: Privileges::of(&to, &before, node.is_harmless())?,
     };
     // Writing sets the time, which is put back: also by the next mount, should this one end
     // before.
@@ -60,8 +65,8 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         if len < before.size {
             io::truncate(&to, len)?;
         }
-        data::copy(&layer, &from, &to, &source, len.min(source.size))?;
-        fill.restore_privileges()?;
+        data::copy(&from, &to, len.min(from.stat.size))?;
+        fill.privileges.restore(&to)?;
         fill.restore_times()?;
         if len > 0 {
             settings.order_data(upper_layer, &to)?;
@@ -76,40 +81,68 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         best_effort("forget a file's time", forgotten);
         return Err(e);
     }
-    if !node.is_plain() {
-        let redirect = upper_layer.drop_redirect(At::fd(&to));
-        best_effort("drop the redirect of a file with its own data", redirect);
-    }
-    node.set_stack(Stack::upper_only(upper));
-    node.set_on_disk(false);
-    tree.files.forget(node.ino);
+    unshare(tree, node, upper_layer, &to, upper);
     // Somebody is about to write to it.
     tree.keep_open(node, Arc::new(to), true, Some(upper));
     observed.done(Part::Data, node.kind, || node.place().path());
     Ok(())
 }
 
-/// An upper file that is being filled, as it was.
-struct Fill<'a> {
-    to: &'a OwnedFd,
-    before: &'a Stat,
+/// Commits to memory that `node`, whose upper file is `file`, has all of its data there.
+pub(super) fn unshare(tree: &Tree, node: &Node, layer: &Layer, file: &OwnedFd, upper: u64) {
+    if !node.is_plain() {
+        let redirect = layer.drop_redirect(At::fd(file));
+        best_effort("drop the redirect of a file with its own data", redirect);
+    }
+    node.set_stack(Stack::upper_only(upper));
+    node.set_on_disk(false);
+    tree.files.forget(node.ino);
+}
+
+/// What a write takes away from a file.
+pub(super) struct Privileges {
+    mode: u32,
     capability: Option<Vec<u8>>,
 }
 
-impl Fill<'_> {
+impl Privileges {
+    /// Those of `file`, which `stat` describes; a harmless one has no capability.
+    pub(super) fn of(
+        file: &OwnedFd,
+        stat: &Stat,
+        harmless: bool,
+    ) -> std::result::Result<Privileges, SysError> {
+        Ok(Privileges {
+            mode: stat.mode,
+            capability: match harmless {
+                true => None,
+                false => xattr::get_optional(At::fd(file), CAPABILITY)?,
+            },
+        })
+    }
+
     /// Writing takes away capabilities, and setuid and setgid from those without
     /// CAP_FSETID.
-    fn restore_privileges(&self) -> std::result::Result<(), SysError> {
-        let at = At::fd(self.to);
-        if fs::stat(at)?.mode != self.before.mode {
-            fs::chmod(at, self.before.mode & 0o7777)?;
+    pub(super) fn restore(&self, file: &OwnedFd) -> std::result::Result<(), SysError> {
+        let at = At::fd(file);
+        if fs::stat(at)?.mode != self.mode {
+            fs::chmod(at, self.mode & 0o7777)?;
         }
         match &self.capability {
             Some(value) => xattr::set(at, CAPABILITY, value, 0),
             None => Ok(()),
         }
     }
+}
 
+/// An upper file that is being filled, as it was.
+struct Fill<'a> {
+    to: &'a OwnedFd,
+    before: &'a Stat,
+    privileges: Privileges,
+}
+
+impl Fill<'_> {
     fn restore_times(&self) -> std::result::Result<(), SysError> {
         let (atime, mtime) = (self.before.atime, self.before.mtime);
         fs::utimens(At::fd(self.to), SetTime::To(atime), SetTime::To(mtime))
@@ -122,7 +155,7 @@ impl Fill<'_> {
         let emptied = io::allocate(self.to, punch, 0, size.max(1));
         best_effort("give back a half copied file's room", emptied);
         best_effort("restore a file's size", io::truncate(self.to, size));
-        best_effort("restore a file's mode", self.restore_privileges());
+        best_effort("restore a file's mode", self.privileges.restore(self.to));
         best_effort("restore a file's times", self.restore_times());
     }
 }

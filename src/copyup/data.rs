@@ -1,9 +1,8 @@
 //! The bytes of a copy-up: clone, else copy_file_range, else a loop; holes stay holes.
 
 use crate::error::{Errno, SysError};
-use crate::layer::Layer;
+use crate::node::source::Source;
 use crate::observe;
-use crate::sys::fs::Stat;
 use crate::sys::io::{self, SEEK_DATA, SEEK_HOLE};
 use std::os::fd::OwnedFd;
 
@@ -13,39 +12,71 @@ const CHUNK: u64 = 64 << 20;
 const BUFFER: usize = 128 << 10;
 const BLOCK: u64 = 512;
 
-/// Copies the first `len` bytes of `from`, described by `stat`, into `to`, which is no longer
-/// than that and empty.
+/// Makes `to`, which is empty, a clone of `from` where the filesystem can.
+pub fn clone(from: &Source, to: &OwnedFd) -> bool {
+    let layer = &from.layer;
+    if !from.is_whole() || layer.clones.get() == Some(false) {
+        return false;
+    }
+    match io::clone_file(&from.file, to) {
+        Ok(()) => {
+            observe::cloned(from.stat.size);
+            true
+        }
+        Err(_) => {
+            layer.clones.learn(false);
+            false
+        }
+    }
+}
+
+/// Copies the first `len` bytes of `from` into `to`, which is no longer than that and empty.
 ///
 /// # Errors
 /// Whatever reading or writing met.
-pub fn copy(
-    layer: &Layer,
-    from: &OwnedFd,
-    to: &OwnedFd,
-    stat: &Stat,
-    len: u64,
-) -> Result<(), SysError> {
-    if len == 0 {
+pub fn copy(from: &Source, to: &OwnedFd, len: u64) -> Result<(), SysError> {
+    if len == 0 || len == from.stat.size && clone(from, to) {
         return Ok(());
     }
-    if len == stat.size && layer.clones.get() != Some(false) {
-        match io::clone_file(from, to) {
-            Ok(()) => {
-                observe::cloned(len);
-                return Ok(());
-            }
-            Err(_) => layer.clones.learn(false),
-        }
-    }
-    let end = if stat.blocks * BLOCK >= stat.size {
-        copy_extent(from, to, 0, len)?
+    let end = if !from.is_whole() {
+        copy_mixed(from, to, len)?
+    } else if from.stat.blocks * BLOCK >= from.stat.size {
+        copy_extent(&from.file, to, 0, len)?
     } else {
-        copy_sparse(from, to, len)?
+        copy_sparse(&from.file, to, len)?
     };
     if end < len {
         io::truncate(to, len)?;
     }
     Ok(())
+}
+
+/// The same of a file whose data is in several; where the last byte was put.
+fn copy_mixed(from: &Source, to: &OwnedFd, len: u64) -> Result<u64, SysError> {
+    let mut buffer = vec![0u8; BUFFER];
+    let (mut at, mut last) = (0, 0);
+    while at < len {
+        at = match from.seek(at, SEEK_DATA) {
+            Ok(start) => start.min(len),
+            Err(e) if e.errno == Errno::ENXIO => break,
+            Err(e) => return Err(e),
+        };
+        let want = (len - at).min(BUFFER as u64) as usize;
+        let room = buffer.get_mut(..want).unwrap_or_default();
+        let got = from.read_at(room, at)?;
+        if got == 0 {
+            break;
+        }
+        observe::moved(got as u64);
+        let mut rest = room.get(..got).unwrap_or_default();
+        while !rest.is_empty() {
+            let put = io::write_full(to, rest, at)?;
+            rest = rest.get(put..).unwrap_or_default();
+            at += put as u64;
+        }
+        last = at;
+    }
+    Ok(last)
 }
 
 /// Where the last byte was put, like the others here.

@@ -32,6 +32,18 @@ impl Settings {
         }
     }
 
+    /// Sees to it that `file` is on the disk with its size before anybody relies on that,
+    /// where it might lose it (see [`Layer::logs_files_apart`]).
+    ///
+    /// # Errors
+    /// fsync's.
+    pub fn order_size(&self, upper: &Layer, file: &OwnedFd) -> std::result::Result<(), SysError> {
+        if self.durability != Durability::Volatile && upper.logs_files_apart() {
+            return upper.sync(file, false);
+        }
+        Ok(())
+    }
+
     /// Where that is asked for, brings the names of `dirs`, directories of `upper`, to the
     /// disk.
     ///

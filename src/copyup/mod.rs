@@ -3,6 +3,7 @@
 pub mod complete;
 pub mod data;
 pub mod durable;
+pub mod extents;
 pub mod meta;
 pub mod nlink;
 pub mod publish;
@@ -14,6 +15,9 @@ use crate::layer::keys::Keys;
 use crate::layer::scratch::Scratch;
 use crate::layer::{Layer, Look};
 use crate::merge::name::Name;
+use crate::node::partial::Partial;
+use crate::node::source::Source;
+use crate::node::stack::Stack;
 use crate::node::{Node, Place, Tree};
 use crate::observe::{self, Part};
 use crate::sys::fs::{
@@ -30,6 +34,8 @@ use std::sync::Arc;
 pub enum Need {
     /// Owner, mode, times and xattrs; the data may stay where it is.
     Meta,
+    /// As much as it takes to be written to: all of it, or a part.
+    Part,
     /// All of it.
     All,
     /// This many bytes of its data: the rest is about to be cut off.
@@ -41,14 +47,22 @@ impl Need {
     fn part(self) -> Part {
         match self {
             Need::Meta => Part::Meta,
-            Need::All | Need::Bytes(_) => Part::Whole,
+            Need::Part | Need::All | Need::Bytes(_) => Part::Whole,
         }
+    }
+
+    /// Whether a part of the data may do.
+    fn may_be_partial(self) -> bool {
+        matches!(self, Need::Part | Need::Bytes(_))
     }
 
     /// Whether `node` has what is needed.
     pub fn is_met(self, node: &Node) -> bool {
         let stack = node.stack();
-        stack.upper.is_some() && (self == Need::Meta || stack.data.is_none())
+        let met = self == Need::Meta
+            || stack.data.is_none()
+            || stack.partial.is_some() && self.may_be_partial();
+        stack.upper.is_some() && met
     }
 }
 
@@ -59,9 +73,18 @@ pub struct Settings {
     pub durability: Durability,
     /// A change of metadata copies no data.
     pub metacopy: bool,
+    /// A change of the data of a file that has at least so many bytes copies only the blocks
+    /// that it changes.
+    pub partial: Option<u64>,
 }
 
 impl Settings {
+    /// Whether a change of `node`, with `len` bytes of data, of type and mode `mode`, copies
+    /// only what it changes.
+    pub fn copies_parts(&self, tree: &Tree, mode: u32, len: u64) -> bool {
+        extents::is_wanted(tree, self, mode, len)
+    }
+
     /// Whether a file of type and mode `mode` can be copied to `upper` without its data.
     /// Where marks are files, nobody who reads them knows of metacopy.
     pub fn spares_data(&self, upper: &Layer, mode: u32) -> bool {
@@ -78,6 +101,10 @@ impl Settings {
 /// EROFS without an upper; whatever the copying met, and then nothing has changed.
 pub fn ensure(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -> Result<()> {
     while !need.is_met(node) {
+        if node.stack().partial.is_some() {
+            extents::complete(tree, settings, node)?;
+            continue;
+        }
         if node.in_upper() {
             complete::complete(tree, settings, node, need)?;
             continue;
@@ -112,20 +139,20 @@ struct Job<'a> {
     node: &'a Arc<Node>,
     scratch: &'a Scratch,
     upper: &'a Arc<Layer>,
-    source: Source,
+    source: Original,
     temp: Vec<u8>,
     /// What is copied of its data.
     need: Need,
 }
 
 /// The lower file.
-struct Source {
+struct Original {
     layer: Arc<Layer>,
     door: crate::node::door::Door,
     look: Look,
 }
 
-impl Source {
+impl Original {
     /// Its target, where it is a symlink.
     fn readlink(&self) -> std::result::Result<Vec<u8>, SysError> {
         self.layer.readlink(self.door.at())
@@ -138,6 +165,8 @@ enum Made {
     WithData(OwnedFd),
     /// A file without.
     Bare(OwnedFd),
+    /// A file whose holes are the lower file's data.
+    Partial(OwnedFd),
     /// A directory.
     Dir,
     /// What cannot be opened to be synced.
@@ -150,6 +179,8 @@ struct Temporary {
     ino: u64,
     /// Its origin is recorded in it.
     recorded: bool,
+    /// How much of its data it has, where that is a part.
+    partial: Option<Arc<Partial>>,
     /// Nothing of it is to be cleared by a write.
     harmless: bool,
     /// Open for reading and writing, where it is a regular file.
@@ -181,19 +212,22 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         node,
         scratch,
         upper,
-        source: Source { layer, door, look },
+        source: Original { layer, door, look },
         temp: scratch.temp_name(),
         need: match need {
             Need::Meta if !spared => Need::All,
             need => need,
         },
     };
-    let done = job.run(&place);
-    if done.is_err() {
+    if let Err(e) = job.run(&place) {
         scratch.discard(&job.temp);
-        return done;
+        return Err(e);
     }
-    observed.done(job.need.part(), node.kind, || place.path());
+    let part = match node.stack().partial {
+        Some(_) => Part::Partial,
+        None => job.need.part(),
+    };
+    observed.done(part, node.kind, || place.path());
     match &place {
         Place::Named(parent, _) => settings.persist_names(upper, [&*tree.upper_dir(parent)?]),
         _ => Ok(()),
@@ -234,17 +268,26 @@ impl Job<'_> {
     /// Commits to memory that the node is what was made, which is published.
     fn commit(&self, made: Temporary) {
         let (node, stat) = (self.node, &self.source.look.stat);
-        let whole = self.need != Need::Meta;
+        let whole = self.need != Need::Meta && made.partial.is_none();
         node.set_covers(true);
         node.set_plain(true);
         node.set_harmless(made.harmless);
-        node.set_stack(node.stack().copied_up(made.ino, whole, stat));
+        let stack = node.stack().copied_up(made.ino, whole, stat);
+        let written = whole || made.partial.is_some();
+        let begun = made.partial.is_some() && !node.is_removed();
+        node.set_stack(Stack {
+            partial: made.partial,
+            ..stack
+        });
         node.set_on_disk(false);
         self.tree.files.forget(node.ino);
-        if let Some(file) = made.file.filter(|_| whole) {
+        if let Some(file) = made.file.filter(|_| written) {
             // Somebody is about to write to it.
             let upper = Some(made.ino);
             self.tree.keep_open(node, Arc::new(file), true, upper);
+        }
+        if begun {
+            self.tree.add_to_backlog(node.ino);
         }
     }
 
@@ -312,7 +355,14 @@ impl Job<'_> {
         }
         // After the origin, which differs from file to file: ext4 has room for one of the two
         // in the inode, and shares a block that says the same for many (fs/ext4/xattr.c).
-        if stat.is_file() && self.need == Need::Meta {
+        let mut partial = None;
+        if let Made::Partial(file) = &made {
+            let len = fs::stat(At::fd(file))?.size;
+            extents::announce(self.scratch)?;
+            self.upper.mark_partial(at, len)?;
+            partial = Some(Arc::new(Partial::new(len, len, true)));
+        }
+        if stat.is_file() && (self.need == Need::Meta || partial.is_some()) {
             self.upper.mark_metacopy(at)?;
         }
         meta::copy_times(stat, at)?;
@@ -322,6 +372,7 @@ impl Job<'_> {
         Ok(Temporary {
             ino: new.ino,
             recorded,
+            partial,
             harmless: stat.mode & (S_ISUID | S_ISGID) == 0 && !capable,
             file,
         })
@@ -333,7 +384,8 @@ impl Job<'_> {
         let strict = self.settings.is_strict();
         match &made {
             Made::WithData(file) => self.settings.order_data(self.upper, file)?,
-            Made::Bare(file) if strict => self.upper.sync(file, false)?,
+            Made::Bare(file) | Made::Partial(file) if strict => self.upper.sync(file, false)?,
+            Made::Partial(file) => self.settings.order_size(self.upper, file)?,
             Made::Dir if strict => {
                 let dir = fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?;
                 self.upper.sync(&dir, false)?;
@@ -341,9 +393,17 @@ impl Job<'_> {
             Made::Bare(_) | Made::Dir | Made::Whole => {}
         }
         Ok(match made {
-            Made::WithData(file) | Made::Bare(file) => Some(file),
+            Made::WithData(file) | Made::Bare(file) | Made::Partial(file) => Some(file),
             Made::Dir | Made::Whole => None,
         })
+    }
+
+    /// What has the data of the lower file.
+    fn source(&self) -> Result<Source> {
+        match &self.node.stack().data {
+            Some(below) => self.tree.open_source(below),
+            None => self.tree.open_lower(self.node),
+        }
     }
 
     /// Makes a regular file with as much of the data as is needed.
@@ -358,23 +418,21 @@ impl Job<'_> {
                 io::truncate(&to, stat.size)?;
                 return Ok(Made::Bare(to));
             }
-            Need::All => stat.size,
+            Need::Part | Need::All => stat.size,
             Need::Bytes(n) => n.min(stat.size),
         };
-        match &self.node.stack().data {
-            Some(below) => {
-                let flags = O_RDONLY | fs::O_NONBLOCK;
-                let (layer, from) = self.tree.open_below(below, flags)?;
-                let source = fs::stat(At::fd(&from))?;
-                data::copy(&layer, &from, &to, &source, len.min(source.size))?;
-                if source.size < len {
-                    io::truncate(&to, len)?;
+        if len > 0 {
+            let from = self.source()?;
+            if self.need.may_be_partial() && self.settings.copies_parts(self.tree, stat.mode, len) {
+                if len == from.stat.size && data::clone(&from, &to) {
+                    return Ok(Made::WithData(to));
                 }
+                io::truncate(&to, len)?;
+                return Ok(Made::Partial(to));
             }
-            None if len == 0 => {}
-            None => {
-                let from = self.tree.reader(self.node)?;
-                data::copy(&self.source.layer, &from, &to, stat, len)?;
+            data::copy(&from, &to, len.min(from.stat.size))?;
+            if from.stat.size < len {
+                io::truncate(&to, len)?;
             }
         }
         Ok(if len > 0 {

@@ -82,9 +82,6 @@ impl Adapter {
             log::warn!("io=passthrough: only root of the machine may: files are cached");
         }
         Adapter {
-            // Where no file can have any, the kernel is told so once and for all.
-            xattrs: plan.user_xattrs && union.has_xattrs(),
-            union,
             ttl: match plan.timeout {
                 CacheTimeout::Forever => FOREVER,
                 CacheTimeout::Seconds(s) => {
@@ -94,7 +91,10 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
-            acls: plan.has_acls(),
+            // Where no file can have any, the kernel is told so once and for all.
+            xattrs: plan.user_xattrs && union.has_xattrs(),
+            acls: union.has_acls(),
+            union,
             syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
@@ -105,6 +105,11 @@ impl Adapter {
     /// The files that are passed through, if any are.
     pub fn backings(&self) -> Option<Arc<Backings>> {
         self.backings.clone()
+    }
+
+    /// Those that call it.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
     }
 
     /// The union that it answers from.
@@ -571,7 +576,7 @@ impl fuser::Filesystem for Adapter {
             };
             // Who writes much waits at last for what was written before.
             let waits = data.len() >= MUCH && self.readers.are_all_busy();
-            if waits || self.takes_long(ino, Need::All) {
+            if waits || self.takes_long(ino, Need::Part) {
                 let data = data.to_vec();
                 elsewhere("write", move || put(&data));
             } else {
@@ -861,7 +866,7 @@ impl fuser::Filesystem for Adapter {
         let (union, who) = (self.union.clone(), caller(request, 0));
         self.guarded(request, Kind::Fallocate, || {
             let act = move || empty(reply, union.fallocate(ino.0, mode, offset, length, &who));
-            if self.takes_long(ino, Need::All) {
+            if self.takes_long(ino, Need::Part) {
                 elsewhere("fallocate", act);
             } else {
                 self.readers.wait_for_disk("fallocate", act);
@@ -905,7 +910,7 @@ impl fuser::Filesystem for Adapter {
             let who = caller(request, 0);
             let union = self.union.clone();
             let act = move || written(reply, union.copy_file_range(from, to, len, &who));
-            if len as u64 > LONG_COPY || self.takes_long(ino_out, Need::All) {
+            if len as u64 > LONG_COPY || self.takes_long(ino_out, Need::Part) {
                 elsewhere("copy_file_range", act);
             } else {
                 act();

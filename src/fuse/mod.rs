@@ -3,6 +3,7 @@
 pub mod adapter;
 mod backing;
 pub mod convert;
+mod filling;
 pub mod mounting;
 mod readers;
 pub mod session;

@@ -5,14 +5,19 @@
 //! disk: what does is gone on with in a thread of its own.
 
 use crate::observe;
+use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Who of them serves a request.
 #[derive(Debug)]
 pub struct Readers {
     all: usize,
     busy: AtomicUsize,
+    /// Whether one was busy since somebody who waits for quiet has asked.
+    stirred: AtomicBool,
+    quiet_since: Mutex<Instant>,
 }
 
 /// One that does, until this is dropped.
@@ -31,18 +36,33 @@ impl Readers {
         Readers {
             all,
             busy: AtomicUsize::new(0),
+            stirred: AtomicBool::new(false),
+            quiet_since: Mutex::new(Instant::now()),
         }
     }
 
     /// This one has a request.
     pub fn serve(&self) -> Serving<'_> {
         self.busy.fetch_add(1, Ordering::Relaxed);
+        // Read first: what everybody writes travels between processors.
+        if !self.stirred.load(Ordering::Relaxed) {
+            self.stirred.store(true, Ordering::Relaxed);
+        }
         Serving(self)
     }
 
     /// Whether all have one: whoever asks is the last that could read the next.
     pub fn are_all_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) >= self.all
+    }
+
+    /// Whether they have had no request for so long, as far as this was asked in between.
+    pub fn are_quiet_since(&self, time: Duration) -> bool {
+        let mut since = self.quiet_since.lock();
+        if self.stirred.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed) > 0 {
+            *since = Instant::now();
+        }
+        since.elapsed() >= time
     }
 
     /// Does `act`, which waits for a disk: here, if another can read the next request.

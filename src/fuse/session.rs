@@ -1,6 +1,7 @@
 //! A union being served: mounted, shaken hands, threads, signals, unmounted.
 
 use super::adapter::Adapter;
+use super::filling::Filling;
 use super::mounting::{Mounted, Unmounted, mount_union};
 use crate::config::plan::MountPlan;
 use crate::control::Control;
@@ -31,6 +32,8 @@ pub const WATCHER: &str = "plyfs:";
 pub struct Session {
     /// Answers who asks what the mount does; ends before the union does.
     _control: Control,
+    /// Gives partly copied files their data; ends before the union does, too.
+    filling: Filling,
     union: Arc<Union>,
     mounted: Arc<Mounted>,
     notifier: Notifier,
@@ -79,6 +82,7 @@ impl Session {
         let observer = plan.observe.on.then(observer);
         let adapter = Adapter::new(Arc::clone(&union), plan, readers, observer.clone());
         let backings = adapter.backings();
+        let readers = adapter.readers().clone();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
                 plan,
@@ -96,8 +100,10 @@ impl Session {
             .spawn(move || best_effort("tell how serving ended", tell.send(inner.run())))
             .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
         let device = mounted.device();
+        let filling = Filling::start(plan, &union, &readers);
         let session = Session {
             _control: Control::start(plan, &union, observer.as_ref(), device),
+            filling,
             union,
             mounted: Arc::new(mounted),
             notifier,
@@ -137,6 +143,7 @@ impl Session {
         let served = self.ended.recv();
         let served = served.unwrap_or_else(|_| Err(io::Error::other("the server panicked")));
         self.clean_up(&served);
+        self.filling.end();
         served
     }
 
@@ -148,6 +155,7 @@ impl Session {
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the server panicked")),
         };
         self.clean_up(&served);
+        self.filling.end();
         true
     }
 

@@ -20,6 +20,9 @@ pub struct Keys {
     pub redirect: &'static CStr,
     /// The file has no data of its own: that of the lower file counts.
     pub metacopy: &'static CStr,
+    /// Beside `metacopy`: what the file has of its own counts, and only its holes are the
+    /// lower file's. Only plyfs's.
+    pub partial: &'static CStr,
     /// The modification time of a file to which its data is just coming. Only plyfs's.
     pub mtime: &'static CStr,
     /// Where an upper file came from.
@@ -36,6 +39,7 @@ pub const TRUSTED: Keys = Keys {
     whiteout: c"trusted.overlay.whiteout",
     redirect: c"trusted.overlay.redirect",
     metacopy: c"trusted.overlay.metacopy",
+    partial: c"trusted.overlay.partial",
     mtime: c"trusted.overlay.mtime",
     origin: c"trusted.overlay.origin",
     impure: c"trusted.overlay.impure",
@@ -48,6 +52,7 @@ pub const USER: Keys = Keys {
     whiteout: c"user.overlay.whiteout",
     redirect: c"user.overlay.redirect",
     metacopy: c"user.overlay.metacopy",
+    partial: c"user.overlay.partial",
     mtime: c"user.overlay.mtime",
     origin: c"user.overlay.origin",
     impure: c"user.overlay.impure",

@@ -1,6 +1,7 @@
 //! Layers: the real directory trees that a union is made of.
 
 pub mod dirfds;
+pub mod extents;
 pub mod handle;
 pub mod journal;
 pub mod kept;
@@ -11,6 +12,7 @@ pub mod metacopy;
 pub mod open;
 pub mod override_stat;
 pub mod owners;
+pub mod partial;
 pub mod private;
 pub mod probe;
 pub mod redirect;
@@ -54,6 +56,8 @@ pub struct Layer {
     pub caps: Caps,
     /// Whether files of it can be cloned into the upper.
     pub clones: Known,
+    /// Whether it is an upper whose filesystem can hold partly copied files.
+    pub tells_holes: Known,
     /// Where it is an upper that is to survive a power cut and logs files apart, what is
     /// known of that log.
     pub log_tree: Option<log_tree::LogTree>,

@@ -8,6 +8,8 @@
 //! WORK/settling    while `plyfs settle` moves the marks to the other namespace
 //! ```
 
+use super::marks::Known;
+use super::partial;
 use super::volatile;
 use super::whiteouts::SharedWhiteout;
 use crate::error::{Errno, MountError, SysError, best_effort};
@@ -35,12 +37,16 @@ pub const MOUNT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Scratch {
     /// Holds the lock as long as it is open.
-    _lock: OwnedFd,
+    lock: OwnedFd,
     dir: OwnedFd,
     index: Option<Arc<OwnedFd>>,
     next: AtomicU64,
     mount: u32,
     whiteout: SharedWhiteout,
+    /// Whether it says that there may be partly copied files.
+    pub has_partial: Known,
+    /// Whether it said so when it was opened.
+    pub found_partial: bool,
 }
 
 impl Scratch {
@@ -66,7 +72,11 @@ impl Scratch {
         };
         let dir = own_subdirectory(&root, TEMPORARIES).map_err(refuse)?;
         volatile::admit(&dir, path)?;
+        let has_partial = partial::may_be_there(&dir);
         sweep(&dir).map_err(refuse)?;
+        if has_partial {
+            partial::note(&dir).map_err(refuse)?;
+        }
         if volatile {
             volatile::begin(&dir).map_err(refuse)?;
         }
@@ -75,14 +85,23 @@ impl Scratch {
         } else {
             None
         };
+        let noted = Known::default();
+        noted.learn(has_partial);
         Ok(Scratch {
-            _lock: root,
+            lock: root,
             dir,
             index,
             next: AtomicU64::new(1),
             mount: RandomState::new().hash_one(()) as u32,
             whiteout: SharedWhiteout::default(),
+            has_partial: noted,
+            found_partial: has_partial,
         })
+    }
+
+    /// Whether another mount waits for the lock.
+    pub fn is_awaited(&self) -> bool {
+        fs::is_waited_for(&self.lock).unwrap_or(false)
     }
 
     /// Where temporaries are made.
@@ -131,6 +150,22 @@ impl Drop for Scratch {
 /// # Errors
 /// When it is not let go in time.
 pub fn lock_patiently(
+    dir: &OwnedFd,
+    path: &Path,
+    role: &str,
+    patience: Duration,
+) -> Result<(), MountError> {
+    if fs::try_lock(dir).is_ok() {
+        return Ok(());
+    }
+    // A daemon that only fills what it left partly copied makes way.
+    best_effort("tell that the lock is waited for", fs::wait_for(dir));
+    let locked = lock_in_time(dir, path, role, patience);
+    best_effort("tell that it is not", fs::wait_no_more(dir));
+    locked
+}
+
+fn lock_in_time(
     dir: &OwnedFd,
     path: &Path,
     role: &str,

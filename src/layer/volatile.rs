@@ -9,7 +9,8 @@
 //! overlayfs refuses any upper with that mark, and so do we, but while the machine has not
 //! been down since: then all that was written is still in the page cache or on the disk.
 
-use crate::error::{MountError, SysError, best_effort};
+use super::partial::INCOMPAT;
+use crate::error::{Errno, MountError, SysError, best_effort};
 use crate::layer::scratch::remove_tree;
 use crate::sys::fs::{self, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY};
 use crate::sys::io;
@@ -17,7 +18,6 @@ use crate::sys::path::At;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-const INCOMPAT: &[u8] = b"incompat";
 const VOLATILE: &[u8] = b"volatile";
 const BOOT_ID: &[u8] = b"boot_id";
 
@@ -63,7 +63,7 @@ pub fn admit(work: &OwnedFd, path: &Path) -> Result<(), MountError> {
             "start with a new upper and work directory, or remove work/incompat/volatile there if you know that nothing is missing",
         ));
     }
-    let kept = io::sync_filesystem(work).and_then(|()| remove_tree(work, INCOMPAT));
+    let kept = io::sync_filesystem(work).and_then(|()| drop_mark(work));
     kept.map_err(|e| {
         MountError::new(
             path.display(),
@@ -73,12 +73,24 @@ pub fn admit(work: &OwnedFd, path: &Path) -> Result<(), MountError> {
     })
 }
 
+fn drop_mark(work: &OwnedFd) -> Result<(), SysError> {
+    remove_tree(&open_dir(work, INCOMPAT)?, VOLATILE)?;
+    match fs::rmdir(At::new(work, INCOMPAT)) {
+        // Something else is noted there.
+        Err(e) if matches!(e.errno, Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
 /// Marks the upper whose temporaries are in `work` as volatile.
 ///
 /// # Errors
 /// Those of making it.
 pub fn begin(work: &OwnedFd) -> Result<(), SysError> {
-    fs::mkdir(At::new(work, INCOMPAT), 0o700)?;
+    match fs::mkdir(At::new(work, INCOMPAT), 0o700) {
+        Err(e) if e.errno == Errno::EEXIST => {}
+        other => other?,
+    }
     let incompat = open_dir(work, INCOMPAT)?;
     fs::mkdir(At::new(&incompat, VOLATILE), 0o700)?;
     let mark = open_dir(&incompat, VOLATILE)?;

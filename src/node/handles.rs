@@ -4,6 +4,7 @@
 //! on them: descriptors are opened by the first read or write and closed when many
 //! others were used since, or when the kernel forgets the inode.
 
+use super::source::Source;
 use super::{Node, Tree};
 use crate::error::{Errno, Result};
 use crate::merge::inomap::{ByNumber, Ino};
@@ -30,6 +31,8 @@ const SHARDS: usize = 8;
 #[derive(Debug)]
 pub struct FileFds {
     shards: [Mutex<LruCache<Ino, OpenFile, ByNumber>>; SHARDS],
+    /// The lower files of those whose data is in more than one.
+    sources: Mutex<LruCache<Ino, Arc<Source>>>,
 }
 
 impl FileFds {
@@ -40,6 +43,7 @@ impl FileFds {
             shards: std::array::from_fn(|_| {
                 Mutex::new(LruCache::with_hasher(each, ByNumber::default()))
             }),
+            sources: Mutex::new(LruCache::new(each)),
         }
     }
 
@@ -49,7 +53,8 @@ impl FileFds {
 
     /// How many descriptors are open.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let files: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
+        files + self.sources.lock().len()
     }
 
     /// Whether none is.
@@ -61,6 +66,7 @@ impl FileFds {
     pub fn forget(&self, ino: Ino) {
         // Closed after the lock is let go.
         let _old = self.shard(ino).lock().pop(&ino);
+        let _old = self.sources.lock().pop(&ino);
     }
 
     fn get(&self, ino: Ino) -> Option<OpenFile> {
@@ -97,7 +103,7 @@ impl Tree {
                 Errno::EINVAL
             });
         }
-        let upper = node.stack().data_upper();
+        let upper = node.stack().written_upper();
         if let Some(open) = self.files.get(node.ino)
             && open.upper == upper
             && (open.writable || !write)
@@ -120,6 +126,21 @@ impl Tree {
         let fd = Arc::new(fd);
         self.keep_open(node, fd.clone(), writable, upper);
         Ok(fd)
+    }
+
+    /// What has the data of `node` that the topmost file has not.
+    ///
+    /// # Errors
+    /// EIO where there is none, else openat's.
+    pub fn source(&self, node: &Node) -> Result<Arc<Source>> {
+        if let Some(source) = self.files.sources.lock().get(&node.ino) {
+            return Ok(source.clone());
+        }
+        let stack = node.stack();
+        let below = stack.data.as_deref().ok_or(Errno::EIO)?;
+        let source = Arc::new(self.open_source(below)?);
+        let _old = self.files.sources.lock().push(node.ino, source.clone());
+        Ok(source)
     }
 
     /// The descriptor that is open on the upper file of `node`, if one is.

@@ -1,9 +1,12 @@
 //! Nodes: the files of the union that the kernel knows, and where each really is.
 
+pub mod backlog;
 pub mod dir;
 pub mod door;
 pub mod handles;
 pub mod lock;
+pub mod partial;
+pub mod source;
 pub mod stack;
 pub mod table;
 pub mod xattrs;
@@ -16,6 +19,7 @@ use crate::merge::inomap::{Ino, InoMap, ROOT, RealId};
 use crate::merge::listing::CookieKey;
 use crate::merge::name::Name;
 use crate::sys::fs::{S_IFDIR, S_IFMT, S_IFREG, Stat};
+use backlog::Backlog;
 use dir::DirPart;
 use handles::FileFds;
 use parking_lot::{Mutex, RwLock};
@@ -264,6 +268,8 @@ pub struct Tree {
     pub table: NodeTable,
     /// Open files.
     pub files: FileFds,
+    /// Partly copied files.
+    pub backlog: Backlog,
     /// The key of directory cookies.
     pub cookies: CookieKey,
     /// Held by a rename between two directories.
@@ -306,6 +312,7 @@ impl Tree {
             upper: layers.upper.as_ref().map(|_| stat.ino),
             lower: Lower::Dirs(dirs),
             data: None,
+            partial: None,
         };
         let root = Arc::new(Node::new(ROOT, S_IFDIR, Place::Root, stack));
         let table = NodeTable::default();
@@ -314,6 +321,7 @@ impl Tree {
             layers,
             table,
             files: FileFds::new(file_fds),
+            backlog: Backlog::default(),
             cookies: CookieKey::default(),
             rename_gate: Mutex::new(()),
             root,

@@ -1,6 +1,7 @@
 //! `Stack`: the ordered places where one file really lives. Immutable; a copy-up
 //! replaces it whole.
 
+use super::partial::Partial;
 use crate::layer::dirfds::RealDir;
 use crate::merge::name::Name;
 use crate::sys::fs::Stat;
@@ -15,6 +16,8 @@ pub struct Stack {
     pub lower: Lower,
     /// Where its data is, if the topmost part has only metadata.
     pub data: Option<Box<DataBelow>>,
+    /// Which of that data is in the upper already, if some may be.
+    pub partial: Option<Arc<Partial>>,
 }
 
 /// Where the data of a file is that has none of its own (`overlay.metacopy`).
@@ -35,6 +38,9 @@ pub struct DataFile {
     pub name: Name,
     /// Its bytes, and the 512-byte blocks that they take.
     pub size: (u64, u64),
+    /// If it is partly copied itself: the length up to which its holes are another's, and
+    /// whose.
+    pub over: Option<Box<(u64, DataBelow)>>,
 }
 
 impl DataFile {
@@ -44,6 +50,15 @@ impl DataFile {
             dir: dir.clone(),
             name: name.clone(),
             size: (stat.size, stat.blocks),
+            over: None,
+        }
+    }
+
+    /// The same, whose holes up to `limit` are the data of `below`.
+    pub fn over(self, limit: u64, below: DataBelow) -> DataFile {
+        DataFile {
+            over: Some(Box::new((limit, below))),
+            ..self
         }
     }
 }
@@ -66,7 +81,24 @@ impl Stack {
             upper: Some(ino),
             lower: Lower::None,
             data: None,
+            partial: None,
         }
+    }
+
+    /// Whether its data is in more than one file.
+    pub fn is_mixed(&self) -> bool {
+        let below = || match self.data.as_deref() {
+            Some(DataBelow::File(file)) => file.over.is_some(),
+            _ => false,
+        };
+        self.partial.is_some() || below()
+    }
+
+    /// The inode number of the upper file that is written to; `None` where there is none
+    /// yet.
+    pub fn written_upper(&self) -> Option<u64> {
+        self.upper
+            .filter(|_| self.data.is_none() || self.partial.is_some())
     }
 
     /// The lower directories that are merged.
@@ -111,6 +143,7 @@ impl Stack {
                 _ => Lower::None,
             },
             data: if with_data { None } else { data() },
+            partial: None,
         }
     }
 }

@@ -104,6 +104,9 @@ pub struct CopyUps {
     pub data: u64,
     /// Of all of a file at once.
     pub whole: u64,
+    /// That only began: what is written follows, block by block.
+    #[serde(default)]
+    pub partial: u64,
     /// That failed.
     pub failed: u64,
     /// Bytes of data.
@@ -119,6 +122,7 @@ impl CopyUps {
             meta: part(Part::Meta),
             data: part(Part::Data),
             whole: part(Part::Whole),
+            partial: part(Part::Partial),
             failed: sum.failed,
             bytes: sum.bytes,
             total_us: micros(sum.nanos),
@@ -130,6 +134,7 @@ impl CopyUps {
             meta: self.meta.saturating_sub(before.meta),
             data: self.data.saturating_sub(before.data),
             whole: self.whole.saturating_sub(before.whole),
+            partial: self.partial.saturating_sub(before.partial),
             failed: self.failed.saturating_sub(before.failed),
             bytes: self.bytes.saturating_sub(before.bytes),
             total_us: (self.total_us - before.total_us).max(0.0),
@@ -138,7 +143,7 @@ impl CopyUps {
 
     /// Whether there was any.
     pub fn any(&self) -> bool {
-        self.meta + self.data + self.whole + self.failed > 0
+        self.meta + self.data + self.whole + self.partial + self.failed > 0
     }
 }
 

@@ -114,7 +114,12 @@ fn copyups(out: &mut Text, figures: &Figures) {
     let name = "plyfs_copyups_total";
     out.family(name, "counter", "Files that were copied up.");
     for (cause, all) in &figures.copyups {
-        let parts = [("meta", all.meta), ("data", all.data), ("whole", all.whole)];
+        let parts = [
+            ("meta", all.meta),
+            ("data", all.data),
+            ("whole", all.whole),
+            ("partial", all.partial),
+        ];
         for (part, count) in parts {
             out.sample(name, &[("cause", cause.as_str()), ("part", part)], count);
         }

@@ -367,7 +367,7 @@ mod tests {
         let sums = observer.sums();
         assert_eq!(sums.caches[Cache::DirFds as usize], [5, 5]);
         let copyups = &sums.copyups[Cause::Write as usize];
-        assert_eq!((copyups.parts, copyups.failed), ([0, 0, 4], 6));
+        assert_eq!((copyups.parts, copyups.failed), ([0, 0, 4, 0], 6));
         assert_eq!(copyups.bytes, 400);
         let events = observer.events.read(&mut Cursor::default(), 99);
         assert_eq!(events.len(), 4);

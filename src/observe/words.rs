@@ -115,6 +115,9 @@ words! {
         Data = "data",
         /// All of it at once.
         Whole = "whole",
+        /// So much that it can be written to: the blocks that are written follow, the others
+        /// stay where they are.
+        Partial = "partial",
     }
 }
 

@@ -534,3 +534,38 @@ pub fn try_lock(fd: &impl AsFd) -> Result<(), SysError> {
     })
     .map(drop)
 }
+
+/// Says that this process waits for the lock on `dir`, until that descriptor is closed or
+/// [`wait_no_more`] says otherwise: fcntl(2), a shared lock of the open file description.
+pub fn wait_for(dir: &impl AsFd) -> Result<(), SysError> {
+    ofd_lock(dir, libc::F_OFD_SETLK, libc::F_RDLCK).map(drop)
+}
+
+/// It waits no more.
+pub fn wait_no_more(dir: &impl AsFd) -> Result<(), SysError> {
+    ofd_lock(dir, libc::F_OFD_SETLK, libc::F_UNLCK).map(drop)
+}
+
+/// Whether somebody else says so.
+pub fn is_waited_for(dir: &impl AsFd) -> Result<bool, SysError> {
+    let found = ofd_lock(dir, libc::F_OFD_GETLK, libc::F_WRLCK)?;
+    Ok(i32::from(found.l_type) != libc::F_UNLCK)
+}
+
+fn ofd_lock(
+    dir: &impl AsFd,
+    command: libc::c_int,
+    kind: libc::c_int,
+) -> Result<libc::flock, SysError> {
+    let mut lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is a valid struct flock, which the call may write.
+    let status = unsafe { libc::fcntl(dir.as_fd().as_raw_fd(), command, &raw mut lock) };
+    check("fcntl", status)?;
+    Ok(lock)
+}

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 pub use libc::{SEEK_DATA, SEEK_HOLE};
 
 /// `FALLOC_FL_*` bits.
-pub use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+pub use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
 
 fn offset(call: &'static str, at: u64) -> Result<libc::off_t, SysError> {
     libc::off_t::try_from(at).map_err(|_| SysError {

@@ -1,7 +1,7 @@
 //! Attributes: what a file is like, and changing it.
 
 use super::Union;
-use crate::copyup::{Need, nlink};
+use crate::copyup::{Need, extents, nlink};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::private::Names;
 use crate::layer::{Layer, Look};
@@ -14,6 +14,7 @@ use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
 use crate::sys::xattr;
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
@@ -74,17 +75,26 @@ impl Union {
     }
 
     pub(super) fn attr_of(&self, node: &Node) -> Result<Attr> {
-        let (look, links) = self.tree.on_file(node, |layer, at| {
-            let look = layer.look(at)?;
-            let links = self.links(node, layer, at, &look.stat)?;
-            Ok(((look, links), look.stat.ino))
-        })?;
-        Ok(self.attr_with(node, &look, links))
+        let partial = node.stack().partial.clone();
+        loop {
+            let before = partial.as_ref().map(|partial| partial.fillings());
+            let (mut look, links) = self.tree.on_file(node, |layer, at| {
+                let look = layer.look(at)?;
+                let links = self.links(node, layer, at, &look.stat)?;
+                Ok(((look, links), look.stat.ino))
+            })?;
+            match partial.as_ref().map(|partial| partial.fillings()) {
+                Some((_, Some(mtime))) => look.stat.mtime = mtime,
+                after if after != before => continue,
+                _ => {}
+            }
+            return Ok(self.attr_with(node, &look, links));
+        }
     }
 
     /// The attributes of `node`, whose topmost real file was just looked at.
     pub(super) fn attr_of_look(&self, node: &Node, look: &Look) -> Result<Attr> {
-        if self.has_own_links(node, &look.stat) {
+        if node.stack().partial.is_none() && self.has_own_links(node, &look.stat) {
             return Ok(self.attr_with(node, look, None));
         }
         self.attr_of(node)
@@ -105,8 +115,17 @@ impl Union {
         if matches!(node.place(), Place::Gone) {
             stat.nlink = 0;
         }
-        if let Some(DataBelow::File(data)) = node.stack().data.as_deref() {
+        let stack = node.stack();
+        if let Some(DataBelow::File(data)) = stack.data.as_deref() {
             let (size, blocks) = data.size;
+            if stack.partial.is_some() {
+                let most = stat.size.div_ceil(u64::from(stat.blksize.max(1))) * 8;
+                stat.blocks = stat.blocks.max(blocks.min(most));
+                return Attr {
+                    ino: node.ino,
+                    stat,
+                };
+            }
             stat.blocks = blocks;
             // A copy without data is never made of an empty file: its size was lost in a
             // power cut (see `Layer::logs_files_apart`).
@@ -158,22 +177,29 @@ impl Union {
         observe::cause(set.cause());
         self.with_room(|| self.ensure(&node, set.need()))?;
         if let Some(size) = set.size {
-            let file = self.tree.writer(&node)?;
-            io::truncate(&*file, size)?;
+            self.cut(&node, size)?;
         }
+        self.change(&node, set, caller)?;
+        self.persist(&node)?;
+        self.attr_of(&node)
+    }
+
+    /// Changes attributes of `node`, whose size is as it shall be.
+    fn change(&self, node: &Arc<Node>, set: &SetAttr, caller: &Caller) -> Result<()> {
+        let _still = self.hold_filling(node);
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.size.is_some() && caller.uid != 0 {
-            self.clear_privileges(&node, caller)?;
+            self.clear_privileges(node, caller)?;
         }
         let nothing = set.size.is_none() && !owner && set.mode.is_none();
         if nothing && set.atime.is_none() && set.mtime.is_none() {
-            self.clear_for_no_change(&node, caller)?;
+            self.clear_for_no_change(node, caller)?;
         }
-        let door = self.tree.upper_door(&node)?;
+        let door = self.tree.upper_door(node)?;
         if owner {
             if caller.uid != 0 {
                 // chown by the daemon clears the rest, but not what a stranger loses.
-                self.clear_privileges(&node, caller)?;
+                self.clear_privileges(node, caller)?;
             }
             self.tree
                 .upper_layer()?
@@ -188,8 +214,23 @@ impl Union {
             let or_omit = |t: Option<SetTime>| t.unwrap_or(SetTime::Omit);
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
-        self.persist(&node)?;
-        self.attr_of(&node)
+        Ok(())
+    }
+
+    /// Keeps what is done in the background to the data of `node`, a partly copied file, from
+    /// happening: it puts times, mode and capabilities back to what they were.
+    pub(super) fn hold_filling<'n>(&self, node: &'n Node) -> Option<MutexGuard<'n, ()>> {
+        let partial = node.stack().partial.is_some();
+        partial.then(|| node.copyup.lock())
+    }
+
+    fn cut(&self, node: &Arc<Node>, size: u64) -> Result<()> {
+        let partial = node.stack().partial.is_some();
+        if !partial || !extents::truncate(&self.tree, &self.settings, node, size)? {
+            let file = self.tree.writer(node)?;
+            io::truncate(&*file, size)?;
+        }
+        Ok(())
     }
 
     /// A request to set nothing is what the kernel makes of two things: chown(-1, -1),

@@ -2,7 +2,7 @@
 
 use super::{SetAttr, Union};
 use crate::config::plan::Durability;
-use crate::copyup::Need;
+use crate::copyup::{Need, extents};
 use crate::error::{Errno, Result, best_effort};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
@@ -60,10 +60,15 @@ impl Union {
             return 0;
         }
         let size = self.tree.look(&node).map_or(0, |look| look.stat.size);
-        match need {
+        let all = match need {
             Need::Bytes(n) => n.min(size),
-            Need::Meta | Need::All => size,
+            Need::Meta | Need::Part | Need::All => size,
+        };
+        let parts = matches!(need, Need::Part | Need::Bytes(_));
+        if parts && self.settings.copies_parts(&self.tree, node.kind, all) {
+            return 0;
         }
+        all
     }
 
     /// What opening `ino` does, for `caller`.
@@ -114,6 +119,11 @@ impl Union {
                 return Ok(io::read_full(&file, buf, at)?);
             }
         }
+        if node.stack().is_mixed()
+            && let Some(got) = extents::read(&self.tree, &node, buf, at)?
+        {
+            return Ok(got);
+        }
         let file = self.tree.reader(&node)?;
         Ok(io::read_full(&*file, buf, at)?)
     }
@@ -121,8 +131,11 @@ impl Union {
     /// Whether so many bytes at offset `at` of `ino` can be read without waiting for a disk,
     /// as far as that can be told.
     pub fn is_in_memory(&self, ino: Ino, at: u64, size: usize) -> bool {
-        let file = self.node(ino).and_then(|node| self.tree.reader(&node));
-        file.is_ok_and(|file| io::is_cached(&*file, at, size))
+        let Ok(node) = self.node(ino) else {
+            return false;
+        };
+        let file = self.tree.reader(&node);
+        !node.stack().is_mixed() && file.is_ok_and(|file| io::is_cached(&*file, at, size))
     }
 
     /// Writes `data` at offset `at` of `ino`; how many bytes went.
@@ -134,30 +147,38 @@ impl Union {
         if matches!(by, Writer::Mapping) {
             observe::cause(Cause::Mmap);
         }
-        self.with_room(|| self.ensure(&node, Need::All))?;
-        let file = self.tree.writer(&node)?;
+        self.with_room(|| self.ensure(&node, Need::Part))?;
         match by {
             Writer::Privileged => {}
-            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
+            Writer::Unprivileged(caller) => {
+                let _still = self.hold_filling(&node);
+                self.clear_privileges(&node, caller)?;
+            }
             Writer::Mapping if node.is_harmless() => {}
-            Writer::Mapping => return self.write_keeping_capability(&node, &file, at, data),
+            Writer::Mapping => return self.write_keeping_capability(&node, at, data),
         }
-        self.with_room(|| Ok(io::write_full(&*file, data, at)?))
+        self.with_room(|| self.put(&node, at, data))
+    }
+
+    /// Writes to `node`, which is in the upper with its data or a part of it.
+    fn put(&self, node: &Arc<Node>, at: u64, data: &[u8]) -> Result<usize> {
+        if node.stack().partial.is_some()
+            && let Some(put) = extents::write(&self.tree, &self.settings, node, at, data)?
+        {
+            return Ok(put);
+        }
+        let file = self.tree.writer(node)?;
+        Ok(io::write_full(&*file, data, at)?)
     }
 
     /// A store through a mapping takes no capability away, but the write that brings it
     /// to the upper would.
-    fn write_keeping_capability(
-        &self,
-        node: &Node,
-        file: &OwnedFd,
-        at: u64,
-        data: &[u8],
-    ) -> Result<usize> {
+    fn write_keeping_capability(&self, node: &Arc<Node>, at: u64, data: &[u8]) -> Result<usize> {
         const KEY: &CStr = c"security.capability";
+        let file = &*self.tree.writer(node)?;
         let real = At::fd(file);
         let capability = xattr::get_optional(real, KEY)?;
-        let written = io::write_full(file, data, at)?;
+        let written = self.put(node, at, data)?;
         match capability {
             Some(value) => {
                 best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
@@ -176,12 +197,21 @@ impl Union {
     /// Those of copy-up and of fallocate.
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
-        self.with_room(|| self.ensure(&node, Need::All))?;
-        let file = self.tree.writer(&node)?;
+        self.with_room(|| self.ensure(&node, Need::Part))?;
         if caller.uid != 0 {
+            let _still = self.hold_filling(&node);
             self.clear_privileges(&node, caller)?;
         }
-        self.with_room(|| Ok(io::allocate(&*file, mode, at, len)?))
+        self.with_room(|| {
+            let (tree, settings) = (&self.tree, &self.settings);
+            if node.stack().partial.is_some() {
+                if extents::allocate(tree, settings, &node, mode, (at, len))? {
+                    return Ok(());
+                }
+                self.ensure(&node, Need::All)?;
+            }
+            Ok(io::allocate(&*tree.writer(&node)?, mode, at, len)?)
+        })
     }
 
     /// lseek(2) for SEEK_DATA and SEEK_HOLE on `ino`.
@@ -190,6 +220,12 @@ impl Union {
     /// ENXIO past the end, else lseek's.
     pub fn lseek(&self, ino: Ino, at: i64, whence: i32) -> Result<u64> {
         let node = self.node(ino)?;
+        if node.stack().is_mixed()
+            && let Ok(at) = u64::try_from(at)
+            && let Some(found) = extents::seek(&self.tree, &node, at, whence)?
+        {
+            return Ok(found);
+        }
         let file = self.tree.reader(&node)?;
         match io::seek(&*file, at, whence) {
             // A filesystem that knows of no holes: all is data.
@@ -218,7 +254,10 @@ impl Union {
         caller: &Caller,
     ) -> Result<usize> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
-        self.ensure(&target, Need::All)?;
+        self.ensure(&target, Need::Part)?;
+        if source.stack().is_mixed() || target.stack().is_mixed() {
+            return Err(Errno::EXDEV);
+        }
         let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
         if caller.uid != 0 {
@@ -258,7 +297,7 @@ impl Union {
 
     fn sync_file(&self, node: &Node, data_only: bool) -> Result<()> {
         let upper = self.tree.upper_layer()?;
-        if node.stack().data.is_some() {
+        if node.stack().data_upper().is_none() && node.stack().partial.is_none() {
             let file = self.tree.open(node, O_RDONLY | fs::O_NONBLOCK)?;
             return Ok(upper.sync(&file, data_only)?);
         }

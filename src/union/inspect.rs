@@ -120,7 +120,7 @@ impl Union {
             return Ok(false);
         };
         let stat = seen.look(i)?.stat;
-        let data = self.data_below(dir, name, &parts, i, &stat)?;
+        let (data, _) = self.data_below(dir, name, &parts, i, &stat)?;
         Ok(matches!(data.as_deref(), Some(DataBelow::Lost)))
     }
 

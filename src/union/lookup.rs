@@ -7,6 +7,7 @@ use crate::error::{Errno, Result};
 use crate::layer::dirfds::{RealDir, open_dir};
 use crate::layer::handle::Origin;
 use crate::layer::marks::is_mark_name;
+use crate::layer::partial::Share;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::{NAME_MAX, Name};
@@ -14,6 +15,7 @@ use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::dir::Absence;
 use crate::node::door::Part;
 use crate::node::lock::wait_for_copyup;
+use crate::node::partial::Partial;
 use crate::node::stack::{DataBelow, DataFile, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
@@ -244,7 +246,7 @@ impl Union {
             Resolution::NonDirectory(i) => {
                 let part = parts.get(*i).ok_or(Errno::EIO)?;
                 let mut look = *seen.look(*i)?;
-                let data = self.data_below(dir, name, parts, *i, &look.stat)?;
+                let (data, partial) = self.data_below(dir, name, parts, *i, &look.stat)?;
                 let (upper, lower) = match part {
                     Part::Upper(_, fd) => {
                         if data.is_some() {
@@ -259,7 +261,13 @@ impl Union {
                         (None, Lower::File(real.clone(), name.clone()))
                     }
                 };
-                (look, Stack { upper, lower, data })
+                let stack = Stack {
+                    upper,
+                    lower,
+                    data,
+                    partial,
+                };
+                (look, stack)
             }
             Resolution::Directory(list) => self.directory(dir, name, parts, seen, list)?,
         };
@@ -310,6 +318,9 @@ impl Union {
             };
             let (node, made) = self.tree.intern(ino, &mut make);
             if made {
+                if node.node().stack().partial.is_some() {
+                    self.tree.add_to_backlog(ino);
+                }
                 let attr = self.attr_of_look(node.node(), look)?;
                 return Ok(Entry { node, attr });
             }
@@ -377,10 +388,19 @@ impl Union {
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
+        let partial = match data {
+            None => None,
+            Some(_) => match upper.share_of(at)? {
+                Share::None => None,
+                Share::Some(limit) => Some(Arc::new(Partial::new(stat.size, limit, false))),
+                Share::Unknown => return Err(Errno::EIO),
+            },
+        };
         let stack = Stack {
             upper: Some(top.stat.ino),
             lower: Lower::None,
             data,
+            partial,
         };
         let entry = self.intern_as(ino, place, stack, &top)?;
         if matches!(entry.node.node().place(), Place::Named(..)) {

@@ -86,6 +86,7 @@ impl Union {
             upper,
             lower,
             data: None,
+            partial: None,
         };
         Ok((look, stack))
     }

@@ -5,19 +5,24 @@ use super::Union;
 use super::merged::Way;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::RealDir;
+use crate::layer::partial::Share;
 use crate::layer::redirect::Redirect;
 use crate::merge::name::Name;
 use crate::merge::resolve::Resolution;
 use crate::node::Node;
 use crate::node::door::Part;
+use crate::node::partial::Partial;
 use crate::node::stack::{DataBelow, DataFile};
 use crate::sys::fs::{self, SetTime, Stat};
 use crate::sys::path::At;
 use std::sync::Arc;
 
+/// What has the data of a file, if not that file, and how much the file has.
+pub(super) type Elsewhere = (Option<Box<DataBelow>>, Option<Arc<Partial>>);
+
 impl Union {
     /// Where the data of the file is that `stat` describes, at `name` in part `i` of
-    /// `dir`; `None` where the file has it.
+    /// `dir`, if not in it, and how much of it an upper file has nevertheless.
     pub(super) fn data_below(
         &self,
         dir: &Node,
@@ -25,12 +30,29 @@ impl Union {
         parts: &[Part],
         i: usize,
         stat: &Stat,
-    ) -> Result<Option<Box<DataBelow>>> {
+    ) -> Result<Elsewhere> {
         let part = parts.get(i).ok_or(Errno::EIO)?;
         if !self.is_metacopy(dir, name, part, stat)? {
-            return Ok(None);
+            return Ok((None, None));
         }
-        let found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
+        let mut found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
+        let mut partial = None;
+        match (self.share(part, name)?, part) {
+            // It was given all of its data between the two looks.
+            (Share::None, Part::Upper(..)) if !self.is_metacopy(dir, name, part, stat)? => {
+                return Ok((None, None));
+            }
+            (Share::None, _) => {}
+            (Share::Unknown, _) => found = None,
+            (Share::Some(limit), Part::Upper(..)) => {
+                partial = Some(Arc::new(Partial::new(stat.size, limit, false)));
+            }
+            (Share::Some(limit), Part::Lower(real)) => {
+                found = found.map(|below| {
+                    DataFile::new(real, name, stat).over(limit, DataBelow::File(below))
+                });
+            }
+        }
         if found.is_none() {
             log::warn!(
                 "{}: the data of {:?} is in no layer below: it cannot be read",
@@ -38,9 +60,16 @@ impl Union {
                 name.escape_ascii().to_string()
             );
         }
-        Ok(Some(Box::new(
-            found.map_or(DataBelow::Lost, DataBelow::File),
-        )))
+        let data = found.map_or(DataBelow::Lost, DataBelow::File);
+        Ok((Some(Box::new(data)), partial))
+    }
+
+    /// How much of its data the file at `name` in `part` has, which is a metacopy.
+    fn share(&self, part: &Part, name: &[u8]) -> Result<Share> {
+        match self.tree.open_part(part)? {
+            Some(fd) => Ok(part.layer().share_of(At::new(&*fd, name))?),
+            None => Ok(Share::None),
+        }
     }
 
     /// Gives the upper file at `at` its time back where a daemon ended while its data was
@@ -138,7 +167,15 @@ impl Union {
             return Ok(None);
         }
         if self.is_metacopy(dir, name, part, &stat)? {
-            return self.find_data(dir, name, parts, i, way);
+            let below = self.find_data(dir, name, parts, i, way)?;
+            return Ok(match (self.share(part, name)?, part, below) {
+                (Share::None, _, below) => below,
+                (Share::Some(limit), Part::Lower(real), Some(below)) => {
+                    let here = DataFile::new(real, name, &stat);
+                    Some(here.over(limit, DataBelow::File(below)))
+                }
+                _ => None,
+            });
         }
         Ok(match part {
             Part::Lower(real) => Some(DataFile::new(real, name, &stat)),

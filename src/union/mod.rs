@@ -2,6 +2,7 @@
 //! nothing here knows FUSE.
 
 mod attr;
+mod completion;
 mod create;
 mod dir;
 mod file;
@@ -20,6 +21,7 @@ mod xattr;
 
 pub use crate::copyup::Need;
 pub use attr::{Attr, SetAttr};
+pub use completion::Cursor;
 pub use create::New;
 pub use dir::Item;
 pub use file::{Opening, Writer};
@@ -82,12 +84,13 @@ impl Union {
         let top = tree.layers.top();
         Ok(Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
+            acls: plan.has_acls() && top.is_none_or(|layer| layer.kept.is_none()),
             tree,
             settings: Settings {
                 durability: plan.durability,
                 metacopy: plan.metacopy,
+                partial: plan.partial,
             },
-            acls: plan.has_acls(),
             static_nlink: plan.static_nlink,
             redirects: plan.redirects,
             listing_life: match plan.timeout {
@@ -95,6 +98,11 @@ impl Union {
                 CacheTimeout::Seconds(s) => Duration::try_from_secs_f64(s).ok(),
             },
         })
+    }
+
+    /// Whether programs see and set ACLs.
+    pub fn has_acls(&self) -> bool {
+        self.acls
     }
 
     /// The node that the kernel calls `ino`.
@@ -131,6 +139,7 @@ impl Union {
     /// Takes back `count` lookups of `ino`.
     pub fn forget(&self, ino: u64, count: u64) {
         self.tree.forget(ino, count);
+        self.forget_deleted(ino);
     }
 
     /// How many nodes the kernel knows.

@@ -23,14 +23,19 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// The value of what a user calls `name`.
 fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, SysError> {
     let names = Names::of(layer);
+    if names.refuses(name) {
+        return Err(SysError {
+            call: "getxattr",
+            errno: Errno::ENODATA,
+        });
+    }
     match xattr::get(at, &names.key(name)?) {
         Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
         // A file that was there before its owner was kept apart.
         Err(e)
             if e.errno == Errno::ENODATA
                 && name.starts_with(SECURITY)
-                && names != Names::default()
-                && !names.refuses(name) =>
+                && names != Names::default() =>
         {
             xattr::get(at, &Names::default().key(name)?)
         }
@@ -182,6 +187,7 @@ impl Union {
             Cow::Borrowed(value)
         };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
+        let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
         node.xattrs.change();
         self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
@@ -191,6 +197,7 @@ impl Union {
         if name == ACCESS_ACL {
             self.clear_sgid_of_stranger(door.at(), caller)?;
         }
+        drop(still);
         self.persist(&node)
     }
 
@@ -229,9 +236,11 @@ impl Union {
             self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
+        let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
         let key = Names::of(self.tree.upper_layer()?).key(name)?;
         xattr::remove(door.at(), &key)?;
+        drop(still);
         if name == CAPABILITY {
             node.note_capability_removed();
         }

@@ -1,5 +1,6 @@
 //! Mounting the unions under test, and getting rid of them whatever happened.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -31,6 +32,13 @@ pub fn tests_with(word: &str) -> bool {
 /// Whether the tests are run in a mode in which opening a file for writing copies it up.
 pub fn copies_at_open() -> bool {
     tests_with("copyup=open") || tests_with("io=passthrough")
+}
+
+/// Whether the tests are run in a mode in which files are copied up in parts.
+pub fn copies_parts() -> bool {
+    let options = test_options();
+    let mut words = options.split(',');
+    words.any(|word| word.starts_with("partial=") && word != "partial=off")
 }
 
 /// A program that shows a stack of layers as one tree.
@@ -119,6 +127,7 @@ impl Stack {
         Ok(Mounted {
             at: at.to_owned(),
             connection,
+            upper: self.upper.as_ref().map(|(upper, _)| upper.clone()),
             live: true,
         })
     }
@@ -219,6 +228,10 @@ impl Stack {
     fn mount_fuse_overlayfs(&self, at: &Path) -> Result<(), String> {
         let mut words = self.overlay_words();
         words.extend_from_slice(b",allow_other,suid,dev,noatime");
+        if !self.words.is_empty() {
+            words.push(b',');
+            words.extend_from_slice(self.words.as_bytes());
+        }
         let mut command = Command::new(if self.program.as_os_str().is_empty() {
             Path::new("fuse-overlayfs")
         } else {
@@ -282,6 +295,7 @@ fn judge(program: &str, out: &Output) -> Result<(), String> {
 pub struct Mounted {
     at: PathBuf,
     connection: Option<u64>,
+    upper: Option<PathBuf>,
     live: bool,
 }
 
@@ -291,6 +305,7 @@ impl Mounted {
         Mounted {
             at: at.to_owned(),
             connection: connection_of(at),
+            upper: None,
             live: true,
         }
     }
@@ -316,8 +331,22 @@ impl Mounted {
         }
         if gone.is_err() {
             release(&self.at, self.connection);
+        } else if copies_parts() && self.connection.is_some() {
+            self.wait_for_the_daemon();
         }
         gone.map_err(|e| format!("umount {}: {}", self.at.display(), sys::errno_name(e)))
+    }
+}
+
+impl Mounted {
+    /// What was partly copied gets the rest of its data after unmounting.
+    fn wait_for_the_daemon(&self) {
+        if let Some(upper) = &self.upper {
+            let dir = std::fs::File::open(upper).expect("the upper is there");
+            // SAFETY: a live descriptor.
+            let locked = unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX) };
+            assert_eq!(locked, 0, "the daemon lets go of its upper");
+        }
     }
 }
 

@@ -52,7 +52,7 @@ fn what_the_kernel_leaves_is_sound() {
 /// How something goes wrong, as a snippet with the upper as `$U` and the work directory as
 /// `$W`; the word for it; where it is; and whether it can be mended.
 const WRONG: &[(&str, &str, &str, bool)] = &[
-    ("mkdir -p $W/work/#7/x", "temporary", "W/work/#7", true),
+    ("mkdir -p $W/work/#7a/x", "temporary", "W/work/#7a", true),
     (
         "mkdir -p $W/work/incompat/volatile",
         "volatile",

@@ -194,15 +194,16 @@ fn copyups(figures: &Figures) -> Table {
         "META",
         "DATA",
         "WHOLE",
+        "PARTIAL",
         "FAILED",
         "BYTES",
         "TIME",
     ]));
     for (cause, all) in &figures.copyups {
-        let numbers = [all.meta, all.data, all.whole, all.failed].map(count);
-        let [meta, data, whole, failed] = numbers;
+        let numbers = [all.meta, all.data, all.whole, all.partial, all.failed].map(count);
+        let [meta, data, whole, partial, failed] = numbers;
         let (size, took) = (bytes(all.bytes), time(all.total_us));
-        table.row([shown(cause), meta, data, whole, failed, size, took]);
+        table.row([shown(cause), meta, data, whole, partial, failed, size, took]);
     }
     table
 }

@@ -202,6 +202,8 @@ impl Request {
             index: self.index,
             redirects: self.redirects,
             metacopy,
+            partial: self.partial,
+            complete: self.complete,
             max_write: self.max_write,
             threads: self.threads.or(self.without.threads.then_some(1)),
             owners: self.owners.view(),

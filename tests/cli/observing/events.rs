@@ -319,7 +319,7 @@ fn the_events_of_a_checkout_add_up_to_what_the_upper_holds() {
         let causes = stat["copyups"].as_object().expect("an object").values();
         causes.filter_map(|cause| cause[part].as_u64()).sum()
     };
-    for part in ["meta", "data", "whole"] {
+    for part in ["meta", "data", "whole", "partial"] {
         assert_eq!(sum(part), copied(part), "{part}");
     }
     let bytes: u64 = events.iter().filter_map(|e| e["bytes"].as_u64()).sum();

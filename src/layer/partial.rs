@@ -1,0 +1,182 @@
+//! `overlay.partial`: a copied-up file that has some of its data, while its holes stand for
+//! the data of the lower file.
+//!
+//! It is a mark of plyfs alone, and is always beside `overlay.metacopy`, which says that
+//! there is a lower file and where. Whoever knows only that one does not take the holes for
+//! zeros. The value is a version and the length up to which the holes are the lower file's:
+//!
+//! ```text
+//! 0        1                                        9
+//! | '1'    | length, little-endian                  |
+//! ```
+//!
+//! While an upper may hold such files, its work directory says so in the form in which
+//! overlayfs notes what older kernels must not mount (`ovl_workdir_cleanup`):
+//! `WORK/work/incompat/partial`.
+
+use super::Layer;
+use super::extents::Extents;
+use super::scratch::Scratch;
+use crate::error::{Errno, SysError, best_effort};
+use crate::sys::fs::{self, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR};
+use crate::sys::io;
+use crate::sys::path::At;
+use crate::sys::xattr;
+use std::os::fd::OwnedFd;
+
+const VERSION: u8 = b'1';
+
+/// Where overlayfs notes what others must not mount.
+pub(super) const INCOMPAT: &[u8] = b"incompat";
+const PARTIAL: &[u8] = b"partial";
+
+/// What a file says of how much of its data it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// None.
+    None,
+    /// What is not a hole; the holes up to this length are the lower file's.
+    Some(u64),
+    /// Something that only a later version understands.
+    Unknown,
+}
+
+impl Layer {
+    /// How much of its data the file at `at` has, which is a metacopy.
+    ///
+    /// # Errors
+    /// getxattr's.
+    pub fn share_of(&self, at: At<'_>) -> Result<Share, SysError> {
+        let Some(value) = xattr::get_optional(at, self.keys().partial)? else {
+            return Ok(Share::None);
+        };
+        let Some((&VERSION, length)) = value.split_first() else {
+            return Ok(Share::Unknown);
+        };
+        Ok(
+            <[u8; 8]>::try_from(length).map_or(Share::Unknown, |length| {
+                Share::Some(u64::from_le_bytes(length))
+            }),
+        )
+    }
+
+    /// Says that the holes of the upper file at `at` are the lower file's, up to `limit`.
+    ///
+    /// # Errors
+    /// setxattr's.
+    pub fn mark_partial(&self, at: At<'_>, limit: u64) -> Result<(), SysError> {
+        let value = [&[VERSION][..], &limit.to_le_bytes()].concat();
+        xattr::set(at, self.keys().partial, &value, 0)
+    }
+
+    /// Says that the upper file at `at` has all of its data: what it has without
+    /// `overlay.metacopy` counts, so that goes first.
+    ///
+    /// # Errors
+    /// removexattr's.
+    pub fn unmark_partial(&self, at: At<'_>) -> Result<(), SysError> {
+        self.unmark_metacopy(at)?;
+        let removed = xattr::remove(at, self.keys().partial);
+        best_effort("drop the mark of a file that is whole", removed);
+        Ok(())
+    }
+}
+
+/// What a write to a partly copied file is rounded to: as much as a filesystem may take for
+/// data without saying so.
+pub const BLOCK: u64 = 4096;
+
+impl Layer {
+    /// Whether the filesystem of this upper, whose temporaries are in `scratch`, tells a
+    /// hole from zeros that were written, block by block: tried out once.
+    pub fn can_be_partial(&self, scratch: &Scratch) -> bool {
+        if let Some(known) = self.tells_holes.get() {
+            return known;
+        }
+        // Others may make holes of zeros (ZFS), or tell of holes what they like.
+        const EXT4: i64 = 0xef53;
+        const XFS: i64 = 0x5846_5342;
+        const BTRFS: i64 = 0x9123_683e;
+        const TMPFS: i64 = 0x0102_1994;
+        let tried = matches!(self.caps.magic, EXT4 | XFS | BTRFS | TMPFS)
+            && best_effort("try out holes", try_holes(self, scratch)).unwrap_or(false);
+        self.tells_holes.learn(tried);
+        tried
+    }
+}
+
+fn try_holes(layer: &Layer, scratch: &Scratch) -> Result<bool, SysError> {
+    const SIZE: u64 = 16 << 20;
+    const AT: u64 = 4 << 20;
+    let name = scratch.temp_name();
+    let at = At::new(scratch.dir(), &name);
+    let file = fs::open(at, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)?;
+    fs::unlink(at)?;
+    // Some keep small files where their attributes are, and know no holes there.
+    io::truncate(&file, 100)?;
+    if Extents::load(&file, 100)? != Extents::default() {
+        return Ok(false);
+    }
+    io::truncate(&file, SIZE)?;
+    let mut want = Extents::default();
+    for at in [0, AT, AT + 2 * BLOCK] {
+        io::write_full(&file, &[0; BLOCK as usize], at)?;
+        want.insert(at, at + BLOCK);
+    }
+    let before = Extents::load(&file, SIZE)?;
+    io::write_out(&file)?;
+    let holds = before == want && Extents::load(&file, SIZE)? == want;
+    if holds {
+        layer.mark_partial(At::fd(&file), SIZE)?;
+    }
+    Ok(holds)
+}
+
+fn open_incompat(work: &OwnedFd) -> Result<OwnedFd, SysError> {
+    fs::open(
+        At::new(work, INCOMPAT),
+        O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
+        0,
+    )
+}
+
+/// Whether the upper whose temporaries are in `work` may hold partly copied files.
+pub fn may_be_there(work: &OwnedFd) -> bool {
+    open_incompat(work).is_ok_and(|incompat| fs::stat(At::new(&incompat, PARTIAL)).is_ok())
+}
+
+/// Notes that it may.
+///
+/// # Errors
+/// mkdirat's.
+pub fn note(work: &OwnedFd) -> Result<(), SysError> {
+    make_dir(At::new(work, INCOMPAT))?;
+    make_dir(At::new(&open_incompat(work)?, PARTIAL))
+}
+
+/// Notes that it holds none any more.
+///
+/// # Errors
+/// Those of removing the note.
+pub fn clear(work: &OwnedFd) -> Result<(), SysError> {
+    let incompat = match open_incompat(work) {
+        Err(e) if e.errno == Errno::ENOENT => return Ok(()),
+        other => other?,
+    };
+    match fs::rmdir(At::new(&incompat, PARTIAL)) {
+        Err(e) if e.errno == Errno::ENOENT => {}
+        other => other?,
+    }
+    match fs::rmdir(At::new(work, INCOMPAT)) {
+        // Something else is noted there.
+        Err(e) if matches!(e.errno, Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+fn make_dir(at: At<'_>) -> Result<(), SysError> {
+    match fs::mkdir(at, 0o700) {
+        Err(e) if e.errno == Errno::EEXIST => Ok(()),
+        other => other,
+    }
+}

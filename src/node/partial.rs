@@ -1,0 +1,158 @@
+//! `Partial`: how much of its data a partly copied file of the upper has.
+
+use crate::layer::extents::Extents;
+use crate::sys::fs::Time;
+use parking_lot::RwLock;
+
+/// What is known of it. Changed under the node's copy-up lock alone; the lock in here is a
+/// leaf.
+#[derive(Debug)]
+pub struct Partial {
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` until somebody has asked the filesystem.
+    own: Option<Extents>,
+    /// Up to here holes are the lower file's; never more than `size`.
+    limit: u64,
+    /// What the mark says of that, which may be more.
+    marked: u64,
+    size: u64,
+    /// How often copying a piece of the lower file to it began, and the time of modification
+    /// while that goes on, when what the filesystem says of it is wrong.
+    fillings: (u64, Option<Time>),
+}
+
+/// Bytes in a row that are of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whether they are the file's own, or else the lower file's.
+    pub own: bool,
+    /// Where they end.
+    pub end: u64,
+}
+
+impl Run {
+    /// The run at `at` of a file of `size` bytes, whose holes up to `limit` are not its own.
+    pub fn of(own: &Extents, at: u64, limit: u64, size: u64) -> Run {
+        if at >= limit {
+            let end = size.max(at);
+            return Run { own: true, end };
+        }
+        let (own, end) = own.run(at);
+        let end = if own && end >= limit {
+            size
+        } else {
+            end.min(limit)
+        };
+        Run { own, end }
+    }
+}
+
+impl Partial {
+    /// A file of `size` bytes whose mark says `marked`; where `is_new`, all of it is a hole.
+    pub fn new(size: u64, marked: u64, is_new: bool) -> Partial {
+        Partial {
+            state: RwLock::new(State {
+                own: is_new.then(Extents::default),
+                limit: marked.min(size),
+                marked,
+                size,
+                fillings: (0, None),
+            }),
+        }
+    }
+
+    /// Whether its holes are known.
+    pub fn is_loaded(&self) -> bool {
+        self.state.read().own.is_some()
+    }
+
+    /// They are these.
+    pub fn load(&self, own: Extents) {
+        self.state.write().own = Some(own);
+    }
+
+    /// The run at `at`; at the end of the file it is empty.
+    pub fn run(&self, at: u64) -> Run {
+        let state = self.state.read();
+        match &state.own {
+            Some(own) => Run::of(own, at, state.limit, state.size),
+            None => Run {
+                own: false,
+                end: at,
+            },
+        }
+    }
+
+    /// Whether all bytes from `start` to before `end` are its own, be it beyond the limit.
+    pub fn owns(&self, start: u64, end: u64) -> bool {
+        let state = self.state.read();
+        let end = end.min(state.limit);
+        state.own.as_ref().is_some_and(|own| own.covers(start, end))
+    }
+
+    /// Notes that the bytes from `start` to before `end` are its own.
+    pub fn now_owns(&self, start: u64, end: u64) {
+        if let Some(own) = &mut self.state.write().own {
+            own.insert(start, end);
+        }
+    }
+
+    /// Up to where holes are the lower file's.
+    pub fn limit(&self) -> u64 {
+        self.state.read().limit
+    }
+
+    /// What its mark on disk says of that.
+    pub fn marked(&self) -> u64 {
+        self.state.read().marked
+    }
+
+    /// Notes what it says now.
+    pub fn set_marked(&self, limit: u64) {
+        self.state.write().marked = limit;
+    }
+
+    /// Its size.
+    pub fn size(&self) -> u64 {
+        self.state.read().size
+    }
+
+    /// Notes its size, which has changed.
+    pub fn set_size(&self, size: u64) {
+        let mut state = self.state.write();
+        state.size = size;
+        if size < state.limit {
+            state.limit = size;
+            if let Some(own) = &mut state.own {
+                own.cut(size);
+            }
+        }
+    }
+
+    /// Notes that it grew to `size` at least.
+    pub fn reach(&self, size: u64) {
+        let mut state = self.state.write();
+        state.size = state.size.max(size);
+    }
+
+    /// How often copying a piece of the lower file to it began, and, while that goes on, the
+    /// time of modification that counts.
+    pub fn fillings(&self) -> (u64, Option<Time>) {
+        self.state.read().fillings
+    }
+
+    /// Copying begins; `mtime` counts till [`Partial::filled`].
+    pub fn filling(&self, mtime: Time) {
+        let count = &mut self.state.write().fillings;
+        *count = (count.0 + 1, Some(mtime));
+    }
+
+    /// Copying is over.
+    pub fn filled(&self) {
+        self.state.write().fillings.1 = None;
+    }
+}

@@ -1,0 +1,196 @@
+//! Partly copied files get the rest of their data: piece by piece while the union is used,
+//! and what is left when it is not used any more.
+
+use super::Union;
+use crate::copyup::extents::{self, Advance};
+use crate::error::{Errno, Result};
+use crate::layer::dirfds::open_listing;
+use crate::layer::partial::{self, Share};
+use crate::merge::inomap::Ino;
+use crate::node::Node;
+use crate::node::table::LookupRef;
+use crate::sys::dir::for_each;
+use crate::sys::fs;
+use crate::sys::path::At;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// Where filling came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    ino: Ino,
+    at: u64,
+}
+
+impl Union {
+    /// Whether there is something to be filled.
+    pub fn has_backlog(&self) -> bool {
+        !self.tree.backlog.is_empty()
+    }
+
+    /// How many files are known to be partly copied.
+    pub fn partial_files(&self) -> usize {
+        self.tree.backlog.len()
+    }
+
+    /// Whether another mount waits for this one to let go of the upper.
+    pub fn is_awaited(&self) -> bool {
+        let layers = &self.tree.layers;
+        let upper = layers.upper.as_ref();
+        upper.is_some_and(|upper| fs::is_waited_for(&*upper.root).unwrap_or(false))
+            || layers
+                .scratch
+                .as_ref()
+                .is_some_and(|scratch| scratch.is_awaited())
+    }
+
+    /// Whether files may be partly copied.
+    pub fn may_be_partial(&self) -> bool {
+        self.settings.partial.is_some() || self.has_noted_partial()
+    }
+
+    /// Fills one piece of the file that was used longest ago; `false` where there is none.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn fill_piece(&self, cursor: &mut Cursor) -> Result<bool> {
+        let Some(ino) = self.tree.backlog.next() else {
+            return Ok(false);
+        };
+        if cursor.ino != ino {
+            *cursor = Cursor { ino, at: 0 };
+        }
+        let advanced = match self.tree.table.get(ino) {
+            Some(node) if !node.is_removed() => {
+                extents::advance(&self.tree, &self.settings, &node, cursor.at)?
+            }
+            _ => Advance::Done,
+        };
+        match advanced {
+            Advance::To(at) => cursor.at = at,
+            Advance::Done => self.tree.drop_from_backlog(ino),
+        }
+        Ok(true)
+    }
+
+    /// Fills all that is left, if `all` is so, and notes where nothing is left; `go_on` is
+    /// asked before each piece. Whether nothing is left.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn complete_rest(&self, all: bool, mut go_on: impl FnMut() -> bool) -> Result<bool> {
+        if !self.has_noted_partial() {
+            return Ok(true);
+        }
+        if all && self.found_partial() {
+            self.find_partial()?;
+        }
+        if all {
+            let mut cursor = Cursor::default();
+            while go_on() && self.fill_piece(&mut cursor)? {}
+        }
+        let unknown = self.found_partial() && (!all || self.index_has_partial()?);
+        if self.has_backlog() || unknown {
+            return Ok(false);
+        }
+        let scratch = self.scratch()?;
+        // Before the note goes, what makes it untrue is where it is.
+        self.settings.persist_all(self.tree.upper_layer()?)?;
+        partial::clear(scratch.dir())?;
+        scratch.has_partial.learn(false);
+        Ok(true)
+    }
+
+    fn has_noted_partial(&self) -> bool {
+        let scratch = self.tree.layers.scratch.as_ref();
+        scratch.is_some_and(|scratch| scratch.has_partial.get() == Some(true))
+    }
+
+    /// Whether the upper was left with partly copied files by an earlier mount.
+    fn found_partial(&self) -> bool {
+        let scratch = self.tree.layers.scratch.as_ref();
+        scratch.is_some_and(|scratch| scratch.found_partial)
+    }
+
+    /// Looks for partly copied files in all of the upper.
+    fn find_partial(&self) -> Result<()> {
+        let root = self.tree.refer(self.tree.root.ino).ok_or(Errno::EIO)?;
+        let mut dirs = vec![root];
+        while let Some(dir) = dirs.pop() {
+            self.find_partial_in(dir.node(), &mut dirs)?;
+        }
+        Ok(())
+    }
+
+    fn find_partial_in<'u>(&'u self, dir: &Arc<Node>, dirs: &mut Vec<LookupRef<'u>>) -> Result<()> {
+        let upper = self.tree.upper_layer()?;
+        let fd = self.tree.upper_dir(dir)?;
+        let list = open_listing(fd.as_fd())?;
+        let mut names = Vec::new();
+        for_each(&list, |entry| {
+            names.push(entry.name.to_vec());
+            Ok::<_, Errno>(())
+        })?;
+        for name in names {
+            let at = At::new(&*fd, &name);
+            let Ok(stat) = fs::stat(at) else { continue };
+            let wanted = stat.is_dir()
+                || stat.is_file() && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None;
+            if !wanted {
+                continue;
+            }
+            let Some(entry) = self.lookup(dir.ino, &name)? else {
+                continue;
+            };
+            let node = entry.node.node();
+            if node.is_dir() && node.in_upper() {
+                dirs.push(entry.node);
+            } else if node.stack().partial.is_some() {
+                self.tree.add_to_backlog(node.ino);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a hard link of which the upper has no name is partly copied.
+    fn index_has_partial(&self) -> Result<bool> {
+        let Ok(index) = self.tree.index_dir() else {
+            return Ok(false);
+        };
+        let upper = self.tree.upper_layer()?;
+        let list = open_listing(index.as_fd())?;
+        let mut found = false;
+        for_each(&list, |entry| {
+            let at = At::new(&*index, entry.name);
+            let is_file = fs::stat(at).is_ok_and(|stat| stat.is_file());
+            found |= is_file && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None;
+            Ok::<_, Errno>(())
+        })?;
+        Ok(found)
+    }
+
+    /// The kernel has forgotten `ino`: a file that was deleted gets no data any more.
+    pub(super) fn forget_deleted(&self, ino: Ino) {
+        if self.has_backlog()
+            && self
+                .tree
+                .table
+                .get(ino)
+                .is_some_and(|node| node.is_removed())
+        {
+            self.tree.drop_from_backlog(ino);
+        }
+    }
+
+    /// As [`Union::complete_rest`], for a union that is let go of; what went wrong is logged.
+    pub fn complete_at_end(&self, all: bool, go_on: impl FnMut() -> bool) {
+        match self.complete_rest(all, go_on) {
+            Ok(true) => {}
+            Ok(false) => log::info!("{} files are left partly copied", self.partial_files()),
+            Err(e) => log::warn!(
+                "{} files are left partly copied: {e}; plyfs settle completes them",
+                self.partial_files()
+            ),
+        }
+    }
+}
