@@ -6,6 +6,7 @@
 
 use super::{logging, mount, say};
 use crate::config::options::split_words;
+use crate::config::plan::Redirects;
 use crate::config::request::{Applied, Request};
 use crate::error::{MountError, best_effort};
 use std::ffi::{OsStr, OsString};
@@ -94,6 +95,9 @@ fn parse(args: &[OsString]) -> Result<Parsed, MountError> {
 fn request(parsed: &mut Parsed) -> Result<Request, MountError> {
     let mut request = Request {
         lowers_required: true,
+        // The uppers of engines are read by others as they are: podman mounts its store with
+        // the kernel's overlayfs or with fuse-overlayfs as soon as it is told to.
+        redirects: Redirects::Off,
         debug: parsed.debug,
         ..Request::default()
     };
@@ -168,6 +172,15 @@ mod tests {
             request.mount_point.as_deref(),
             Some(Path::new("/o/ID/merged"))
         );
+    }
+
+    #[test]
+    fn an_upper_can_be_read_by_others_unless_told_otherwise() {
+        let (request, _) = ask(&["-o", "lowerdir=/a", "/m"]).expect("understood");
+        assert!(request.redirects == Redirects::Off);
+        let list = "redirect_dir=on,lowerdir=/a";
+        let (request, _) = ask(&["-o", list, "/m"]).expect("understood");
+        assert!(request.redirects == Redirects::On);
     }
 
     #[test]

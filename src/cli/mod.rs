@@ -22,6 +22,7 @@ use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the command line `args`, the program's own name first.
@@ -58,7 +59,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// What to say to `plyfs monut …`. In the helper form there is always a list of options.
 fn misspelt_verb(args: &[OsString]) -> Option<String> {
     let has_list = args.iter().any(|arg| arg.as_bytes().starts_with(b"-o"));
-    if has_list || !is_helper_form(args) {
+    if has_list || !is_helper_form(args) || has_others_name(args) {
         return None;
     }
     let first = args.get(1)?.to_string_lossy();
@@ -69,8 +70,18 @@ fn misspelt_verb(args: &[OsString]) -> Option<String> {
     Some(format!("verb {first}: no such verb; did you mean {near}?"))
 }
 
+/// Whether the program was called by the name of the one whose place it takes, which has no
+/// verbs: a mount point may be called as one is.
+fn has_others_name(args: &[OsString]) -> bool {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    name.is_some_and(|name| name.to_string_lossy().contains("fuse-overlayfs"))
+}
+
 /// Whether no verb stands first: then these are the words of mount(8) or of an engine.
 fn is_helper_form(args: &[OsString]) -> bool {
+    if has_others_name(args) {
+        return true;
+    }
     let Some(first) = args.get(1).map(|arg| arg.to_string_lossy()) else {
         return false;
     };
@@ -162,6 +173,9 @@ mod tests {
             "plyfs src /m",
             "plyfs /m -f",
             "plyfs -oro",
+            "/usr/bin/fuse-overlayfs",
+            "fuse-overlayfs run -o lowerdir=/a",
+            "mount.fuse-overlayfs --version",
         ] {
             assert!(is_helper_form(&args(line)), "{line}");
         }

@@ -15,12 +15,17 @@ pub type From<'a> = (&'a Layer, At<'a>, &'a Look);
 /// A new file of the upper, and what it is on disk.
 pub type To<'a> = (&'a Layer, At<'a>, &'a Stat);
 
-/// Copies owner, mode and xattrs of a file to a new one; whether it has capabilities. A
-/// covered directory's xattrs belong to what is mounted there and are left.
+/// Copies owner, mode and xattrs of a file to a new one, but with `bare`, which says that it
+/// has no xattrs; whether it has capabilities. A covered directory's xattrs belong to what is
+/// mounted there and are left.
 ///
 /// # Errors
 /// The first failure that would make the copy another file than the original.
-pub fn copy((layer, from, look): From<'_>, (upper, to, now): To<'_>) -> Result<bool, SysError> {
+pub fn copy(
+    (layer, from, look): From<'_>,
+    (upper, to, now): To<'_>,
+    bare: bool,
+) -> Result<bool, SysError> {
     let (uid, gid) = upper.owner_kept(layer, look.owner);
     let stat = Stat {
         uid,
@@ -28,7 +33,7 @@ pub fn copy((layer, from, look): From<'_>, (upper, to, now): To<'_>) -> Result<b
         ..look.stat
     };
     upper.become_like(to, now, &stat)?;
-    if look.covered {
+    if look.covered || bare {
         Ok(false)
     } else {
         copy_xattrs((layer, from), (upper, to))

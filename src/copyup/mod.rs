@@ -335,6 +335,7 @@ impl Job<'_> {
         let capable = meta::copy(
             (&self.source.layer, from, &self.source.look),
             (self.upper, at, &new),
+            self.node.xattrs.are_none(),
         )?;
         let mut recorded = origin.is_some();
         if let Some(origin) = origin {

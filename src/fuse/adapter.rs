@@ -82,7 +82,6 @@ impl Adapter {
             log::warn!("io=passthrough: only root of the machine may: files are cached");
         }
         Adapter {
-            union,
             ttl: match plan.timeout {
                 CacheTimeout::Forever => FOREVER,
                 CacheTimeout::Seconds(s) => {
@@ -92,8 +91,10 @@ impl Adapter {
             max_write: plan.max_write.unwrap_or(MAX_WRITE),
             opens_by_itself: false,
             copyup: plan.copyup,
-            xattrs: plan.user_xattrs,
-            acls: plan.has_acls(),
+            // Where no file can have any, the kernel is told so once and for all.
+            xattrs: plan.user_xattrs && union.has_xattrs(),
+            acls: union.has_acls(),
+            union,
             syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),

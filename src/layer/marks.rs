@@ -154,6 +154,10 @@ impl Layer {
         if let Some(yes) = hints.xattrs.get() {
             return yes;
         }
+        if !self.caps.xattrs {
+            hints.xattrs.learn(false);
+            return false;
+        }
         // Most directories have no xattrs, and one question tells.
         let list = xattr::list(dir);
         if let Ok(list) = &list {
@@ -198,10 +202,13 @@ impl Layer {
 
     /// Whether the open directory `dir` hides what lies below it.
     pub fn is_opaque(&self, dir: At<'_>) -> Result<bool, SysError> {
-        let list = match xattr::list(dir) {
-            Ok(list) => list,
-            Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
-            Err(e) => return Err(e),
+        let list = if self.caps.xattrs {
+            match xattr::list(dir) {
+                Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
+                other => other?,
+            }
+        } else {
+            Vec::new()
         };
         for key in self
             .hiding_keys()

@@ -33,6 +33,9 @@ impl Layer {
     }
 
     fn is_impure(&self, dir: At<'_>, hints: &Hints) -> bool {
+        if !self.caps.xattrs {
+            return false;
+        }
         if let Some(yes) = hints.impure.get() {
             return yes;
         }
@@ -47,7 +50,7 @@ impl Layer {
     /// # Errors
     /// getxattr's.
     pub fn is_metacopy(&self, at: At<'_>) -> Result<bool, SysError> {
-        Ok(xattr::get_optional(at, self.keys().metacopy)?.is_some())
+        Ok(self.caps.xattrs && xattr::get_optional(at, self.keys().metacopy)?.is_some())
     }
 
     /// Whether this upper's filesystem brings a file that is synced to the disk apart from

@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 const FUSE: i64 = 0x6573_5546;
 const OVERLAY: i64 = 0x794c_7630;
+const MSDOS: i64 = 0x4d44;
+const EXFAT: i64 = 0x2011_bab0;
 
 /// What a layer's filesystem can do, and which mark formats are spoken with it.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,8 @@ pub struct Caps {
     pub rename_exchange: bool,
     /// Files of it can have xattrs: what rules out that any has, rules out to ask.
     pub xattrs: bool,
+    /// A file has the same inode number as long as it is there.
+    pub keeps_numbers: bool,
     /// A file that was written out may be named without being synced (upper).
     pub keeps_order: bool,
     /// The filesystem's UUID for file handles: zero where the kernel has none for it.
@@ -51,6 +55,7 @@ fn common(plan: &MountPlan, root: &OwnedFd) -> Caps {
         trusted: plan.xattrs == XattrSpace::Auto && creds::is_system_admin(),
         reads_files: plan.marks != Marks::Overlay,
         xattrs: may_have_xattrs(root, magic),
+        keeps_numbers: !matches!(magic, FUSE | MSDOS | EXFAT),
         uuid,
         magic,
         ..Caps::default()

@@ -48,6 +48,9 @@ impl Layer {
     /// # Errors
     /// getxattr's.
     pub fn redirect(&self, at: At<'_>) -> Result<Option<Redirect>, SysError> {
+        if !self.caps.xattrs {
+            return Ok(None);
+        }
         let Some(value) = xattr::get_optional(at, self.keys().redirect)? else {
             return Ok(None);
         };

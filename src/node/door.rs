@@ -159,7 +159,8 @@ impl Tree {
         };
         for (ino, upper, name) in way.into_iter().rev() {
             fd = Arc::new(open_dir(At::new(&*fd, &name))?);
-            if upper != Some(fs::stat(At::fd(&*fd))?.ino) {
+            let found = fs::stat(At::fd(&*fd))?.ino;
+            if upper != Some(found) && self.upper_layer()?.caps.keeps_numbers {
                 return Ok(None);
             }
             self.layers.fds.keep_upper(ino, fd.clone());
@@ -246,6 +247,8 @@ impl Tree {
             let (layer, door) = self.door(node)?;
             match act(&layer, door.at()) {
                 Ok((value, ino)) if upper.is_none() || upper == Some(ino) => return Ok(value),
+                // Another number says nothing there.
+                Ok((value, _)) if !layer.caps.keeps_numbers => return Ok(value),
                 Ok(_) => {}
                 Err(e) if upper.is_some() && e.errno == Errno::ENOENT => last = e.errno,
                 Err(e) => return Err(e.errno),

@@ -9,6 +9,7 @@ pub mod partial;
 pub mod source;
 pub mod stack;
 pub mod table;
+pub mod xattrs;
 
 use crate::error::{Errno, Result};
 use crate::layer::LayerSet;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use table::NodeTable;
+use xattrs::KnownXattrs;
 
 /// Where a node is in the union, which is also where its upper part is.
 #[derive(Clone, Debug)]
@@ -97,6 +99,8 @@ pub struct Node {
     capability_removed: AtomicBool,
     /// Its name, and that its data is in the upper, are known to be on the disk.
     on_disk: AtomicBool,
+    /// What is known of its xattrs.
+    pub xattrs: KnownXattrs,
     /// Known to be the only name of its real file.
     single: AtomicBool,
     /// Known to have no redirect in the upper.
@@ -120,6 +124,7 @@ impl Node {
             harmless: AtomicBool::new(false),
             capability_removed: AtomicBool::new(false),
             on_disk: AtomicBool::new(false),
+            xattrs: KnownXattrs::default(),
             single: AtomicBool::new(false),
             plain: AtomicBool::new(false),
             covers: Known::default(),

@@ -84,13 +84,13 @@ impl Union {
         let top = tree.layers.top();
         Ok(Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
+            acls: plan.has_acls() && top.is_none_or(|layer| layer.kept.is_none()),
             tree,
             settings: Settings {
                 durability: plan.durability,
                 metacopy: plan.metacopy,
                 partial: plan.partial,
             },
-            acls: plan.has_acls(),
             static_nlink: plan.static_nlink,
             redirects: plan.redirects,
             listing_life: match plan.timeout {
@@ -98,6 +98,11 @@ impl Union {
                 CacheTimeout::Seconds(s) => Duration::try_from_secs_f64(s).ok(),
             },
         })
+    }
+
+    /// Whether programs see and set ACLs.
+    pub fn has_acls(&self) -> bool {
+        self.acls
     }
 
     /// The node that the kernel calls `ino`.

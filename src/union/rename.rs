@@ -401,7 +401,7 @@ impl Union {
             let look = layer.look(to.at())?;
             fs::mkdir(temp, 0o700)?;
             let now = fs::stat(temp)?;
-            meta::copy((layer, to.at(), &look), (layer, temp, &now))?;
+            meta::copy((layer, to.at(), &look), (layer, temp, &now), false)?;
             layer.make_opaque(temp)?;
             meta::copy_times(&look.stat, temp)?;
             layer.rename_with_mark(temp, to.at(), RENAME_EXCHANGE)

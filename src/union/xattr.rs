@@ -2,32 +2,40 @@
 
 use super::Union;
 use crate::copyup::Need;
-use crate::error::{Errno, Result, SysError};
+use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
-use crate::layer::private::{Names, is_acl};
+use crate::layer::private::{self, Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::node::stack::Lower;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const USER: &[u8] = b"user.";
 const SECURITY: &[u8] = b"security.";
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// The value of what a user calls `name`.
 fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, SysError> {
     let names = Names::of(layer);
+    if names.refuses(name) {
+        return Err(SysError {
+            call: "getxattr",
+            errno: Errno::ENODATA,
+        });
+    }
     match xattr::get(at, &names.key(name)?) {
         Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
         // A file that was there before its owner was kept apart.
         Err(e)
             if e.errno == Errno::ENODATA
                 && name.starts_with(SECURITY)
-                && names != Names::default()
-                && !names.refuses(name) =>
+                && names != Names::default() =>
         {
             xattr::get(at, &Names::default().key(name)?)
         }
@@ -73,6 +81,17 @@ impl Union {
             return Err(Errno::ENODATA);
         }
         self.may_have(name)?;
+        if !self.has_some(&node) && !is_acl(name) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if name == CAPABILITY && !node.xattrs.have_no_capability() {
+            // Who asks this of every file asks for the list next. Where there is none, the
+            // question itself will tell.
+            best_effort("list xattrs", self.list_xattrs(&node));
+        }
+        if self.is_ruled_out(&node, name) {
+            return Err(Errno::ENODATA);
+        }
         match self.on_xattr(&node, |layer, at| value_of(layer, at, name)) {
             // The kernel's permission check takes ENODATA alone for "there is no ACL".
             Err(Errno::EOPNOTSUPP) if is_acl(name) => Err(Errno::ENODATA),
@@ -86,13 +105,61 @@ impl Union {
     /// listxattr's.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let mut list = self.on_xattr(&node, |layer, at| {
+        if node.xattrs.are_none() || !self.has_some(&node) {
+            return Ok(Vec::new());
+        }
+        self.list_xattrs(&node)
+    }
+
+    /// The list of the xattrs of `node` that a user may see, which is learned from unless
+    /// the layers change under the mount, or xattrs are there that it does not tell of.
+    fn list_xattrs(&self, node: &Node) -> Result<Vec<u8>> {
+        let mut list = self.on_xattr(node, |layer, at| {
             Ok(Names::of(layer).visible(&xattr::list(at)?))
         })?;
         if !self.acls {
-            list = crate::layer::private::without_acls(&list);
+            list = private::without_acls(&list);
+        }
+        let layer = self.shown_layer(node);
+        let told = layer.is_some_and(|layer| Names::of(&layer) == Names::default());
+        if told && self.acls && self.listing_life.is_none() {
+            let capability = private::names(&list).any(|name| name == CAPABILITY);
+            node.xattrs.learn(list.is_empty(), capability);
         }
         Ok(list)
+    }
+
+    /// Whether what is known of `node` rules out that it has xattr `name`. Others than these
+    /// may be there without being listed.
+    fn is_ruled_out(&self, node: &Node, name: &[u8]) -> bool {
+        match name {
+            CAPABILITY => node.xattrs.have_no_capability(),
+            _ => (name.starts_with(USER) || is_acl(name)) && node.xattrs.are_none(),
+        }
+    }
+
+    /// The layer that `node` is shown from.
+    fn shown_layer(&self, node: &Node) -> Option<Arc<Layer>> {
+        let stack = node.stack();
+        match (&stack.upper, &stack.lower) {
+            (Some(_), _) => self.tree.layers.upper.clone(),
+            (None, Lower::File(dir, _)) => Some(dir.layer.clone()),
+            (None, Lower::Dirs(dirs)) => dirs.first().map(|dir| dir.layer.clone()),
+            (None, Lower::None) => None,
+        }
+    }
+
+    /// Whether the filesystem that `node` is shown from has xattrs.
+    fn has_some(&self, node: &Node) -> bool {
+        let layer = self.shown_layer(node);
+        layer.is_none_or(|layer| layer.caps.xattrs)
+    }
+
+    /// Whether any layer's filesystem has xattrs.
+    pub fn has_xattrs(&self) -> bool {
+        let layers = &self.tree.layers;
+        let mut all = layers.upper.iter().chain(&layers.lowers);
+        all.any(|layer| layer.caps.xattrs)
     }
 
     /// Sets xattr `name` on `ino`.
@@ -110,6 +177,9 @@ impl Union {
         let node = self.node(ino)?;
         self.may_have(name)?;
         let upper = self.tree.upper_layer()?;
+        if !upper.caps.xattrs {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let key = Names::of(upper).key(name)?;
         let kept = if is_acl(name) {
             Cow::Owned(upper.owners.acl_stored(value).ok_or(Errno::EINVAL)?)
@@ -119,6 +189,7 @@ impl Union {
         self.with_room(|| self.ensure(&node, Need::Meta))?;
         let still = self.hold_filling(&node);
         let door = self.tree.upper_door(&node)?;
+        node.xattrs.change();
         self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod changes;
 mod daemon;
+mod engines;
 mod helper_form;
 mod load;
 mod manual;

@@ -12,15 +12,17 @@ use super::table::{Cell, Table};
 /// Root, and an ordinary user with subordinate ids.
 pub const WHO: [&str; 2] = ["root", "user"];
 
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 10] = [
     "site.sh",
     "images.sh",
+    "environment.sh",
     "column.sh",
     "case.sh",
     "podman.sh",
     "buildah.sh",
     "docker.sh",
     "containerd.sh",
+    "switch.sh",
 ];
 
 /// A storage program: its name in the table, and its path, or `overlay` for the kernel's own.
@@ -51,6 +53,7 @@ impl<'a> Column<'a> {
 pub struct Site {
     scratch: Scratch,
     images: PathBuf,
+    rivals: Vec<Program>,
 }
 
 /// True where everything is there that the scripts themselves call; else prints what is missing.
@@ -65,10 +68,12 @@ impl Site {
     pub fn new() -> Option<Site> {
         let images = std::env::var_os("PLYFS_CLIENTS_IMAGES")
             .map_or_else(|| PathBuf::from("/var/tmp/plyfs-clients"), PathBuf::from);
-        let site = Site {
+        let mut site = Site {
             scratch: Scratch::new(),
             images,
+            rivals: Vec::new(),
         };
+        site.install_rivals();
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         for script in SCRIPTS {
             install(&scripts.join(script), &site.scripts().join(script));
@@ -105,20 +110,30 @@ impl Site {
         }
     }
 
-    /// plyfs, the rivals that the environment names, and the kernel's overlayfs.
-    pub fn programs(&self) -> Vec<Program> {
-        let mut programs = vec![self.plyfs()];
+    fn install_rivals(&mut self) {
         let rivals = std::env::var_os("PLYFS_FUSE_OVERLAYFS").unwrap_or_default();
         for rival in std::env::split_paths(&rivals).filter(|path| !path.as_os_str().is_empty()) {
             let name = version(&rival);
             let at = self.scratch.dir(&format!("programs/{name}"));
             install(&rival, &at.join("fuse-overlayfs"));
-            programs.push(Program {
+            self.rivals.push(Program {
                 path: at.join("fuse-overlayfs").display().to_string(),
                 name,
             });
         }
-        if programs.len() == 1 {
+    }
+
+    /// The rivals' paths, as the scripts take them.
+    fn rivals(&self) -> String {
+        let paths: Vec<&str> = self.rivals.iter().map(|one| one.path.as_str()).collect();
+        paths.join(":")
+    }
+
+    /// plyfs, the rivals that the environment names, and the kernel's overlayfs.
+    pub fn programs(&self) -> Vec<Program> {
+        let mut programs = vec![self.plyfs()];
+        programs.extend(self.rivals.iter().cloned());
+        if self.rivals.is_empty() {
             skip::skipped("fuse-overlayfs: PLYFS_FUSE_OVERLAYFS names none");
         }
         programs.push(Program {
@@ -135,10 +150,11 @@ impl Site {
             who,
             program,
         } = column;
-        let command = if *engine == "containerd" {
-            "ctr"
-        } else {
-            engine
+        let command = match *engine {
+            "containerd" => "ctr",
+            // A store is taken from one program to another by podman.
+            "switch" => "podman",
+            itself => itself,
         };
         if !skip::has_tool(command) {
             return;
@@ -152,6 +168,7 @@ impl Site {
             .args([&script("column.sh"), &self.images])
             .args([&program.path, *who, *engine])
             .args(cases)
+            .env("PLYFS_CLIENTS_OTHER", self.rivals())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -175,7 +192,7 @@ impl Site {
     }
 }
 
-/// The name and version that a program tells: `fuse-overlayfs 1.10`.
+/// The name and version that a program tells: `fuse-overlayfs-1.10`.
 fn version(program: &Path) -> String {
     let said = Command::new(program)
         .arg("--version")
@@ -184,8 +201,8 @@ fn version(program: &Path) -> String {
         .stdout;
     String::from_utf8_lossy(&said)
         .lines()
-        .next()
-        .unwrap_or_default()
+        .find(|line| line.starts_with("fuse-overlayfs"))
+        .unwrap_or("fuse-overlayfs")
         .replace(": version", "")
         .replace(' ', "-")
 }

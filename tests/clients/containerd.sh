@@ -15,6 +15,9 @@ state = "$SITE/run/containerd"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "$CONTAINERD_ADDRESS"
+# Views have no owner here, and would be collected.
+[plugins."io.containerd.gc.v1.scheduler"]
+  schedule_delay = "1h"
 END
     setsid containerd --config "$SITE/containerd.toml" > "$SITE/logs/containerd-daemon" 2>&1 &
     echo $! > "$SITE/run/containerd.pid"

@@ -24,7 +24,7 @@ use support::skip;
 use table::Table;
 
 /// What the short selection runs: engine, who, cases.
-const SHORT: [(&str, &str, &[&str]); 4] = [
+const SHORT: [(&str, &str, &[&str]); 6] = [
     (
         "podman",
         "root",
@@ -59,6 +59,16 @@ const SHORT: [(&str, &str, &[&str]); 4] = [
             "killed_daemon",
         ],
     ),
+    (
+        "switch",
+        "root",
+        &["read_by_overlayfs", "written_by_overlayfs"],
+    ),
+    (
+        "switch",
+        "user",
+        &["read_by_overlayfs", "written_by_overlayfs"],
+    ),
     ("buildah", "root", &["mount_and_change"]),
     (
         "buildah",
@@ -67,7 +77,7 @@ const SHORT: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-const ENGINES: [&str; 4] = ["podman", "buildah", "docker", "containerd"];
+const ENGINES: [&str; 5] = ["podman", "buildah", "docker", "containerd", "switch"];
 
 #[test]
 fn container_engines_live_on_plyfs() {

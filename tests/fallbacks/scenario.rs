@@ -211,6 +211,10 @@ impl<'l> Day<'l> {
             shell(union, more);
         });
         self.mounted(|union| self.assert_same("after another", &plain, &view(union)));
+        if let Some((_, work)) = &self.stack.upper {
+            let left = tree::read(&work.join("work"));
+            assert_eq!(left.keys().collect::<Vec<_>>(), [b""], "left in work");
+        }
         for (lower, before) in self.stack.lowers.iter().zip(&lowers) {
             let now = tree::read(lower);
             let harm = tree::differences(("before", before), ("after", &now));

@@ -1,8 +1,11 @@
 //! Uppers on filesystems that lack something.
 
 use super::scenario::Day;
-use super::support::lab::Lab;
-use super::support::tree::Tree;
+use super::support::lab::{Lab, at, shell};
+use super::support::layers::MarkFormat;
+use super::support::mount::{PLYFS_WORDS, Subject};
+use super::support::sys;
+use super::support::tree::{NodeView, Tree};
 
 fn day_without(filter: &str) -> Option<Tree> {
     let lab = Lab::new()?;
@@ -11,19 +14,119 @@ fn day_without(filter: &str) -> Option<Tree> {
     Some(day.upper())
 }
 
+/// How many whiteouts are in an upper: devices, files; and opaque marks that are files.
+fn marks(upper: &Tree) -> [usize; 3] {
+    let count = |is: &dyn Fn(&[u8], &NodeView) -> bool| {
+        let name = |path: &[u8]| path.rsplit(|&b| b == b'/').next().map(<[u8]>::to_vec);
+        let named =
+            |(path, node): &(&Vec<u8>, &NodeView)| is(&name(path).unwrap_or_default(), node);
+        upper.iter().filter(named).count()
+    };
+    let is_opaque = |name: &[u8]| name == b".wh..wh..opq";
+    let is_device = |node: &NodeView| node.stat.mode & libc::S_IFMT == libc::S_IFCHR;
+    [
+        count(&|_, node| is_device(node)),
+        count(&|name, _| name.starts_with(b".wh.") && !is_opaque(name)),
+        count(&|name, _| is_opaque(name)),
+    ]
+}
+
 #[test]
 fn without_xattrs() {
-    day_without("no-xattrs");
+    let Some(upper) = day_without("no-xattrs") else {
+        return;
+    };
+    let [devices, files, opaque] = marks(&upper);
+    assert!(
+        devices > 5 && files == 0 && opaque > 2,
+        "{:?}",
+        upper.keys()
+    );
 }
 
 #[test]
 fn without_device_nodes() {
-    day_without("no-devices");
+    let Some(upper) = day_without("no-devices") else {
+        return;
+    };
+    let [devices, files, opaque] = marks(&upper);
+    assert!(
+        devices == 0 && files > 5 && opaque > 2,
+        "{:?}",
+        upper.keys()
+    );
 }
 
 #[test]
 fn without_xattrs_and_device_nodes() {
-    day_without("no-xattrs-no-devices");
+    let Some(upper) = day_without("no-xattrs-no-devices") else {
+        return;
+    };
+    let [devices, files, opaque] = marks(&upper);
+    assert!(
+        devices == 0 && files > 5 && opaque > 2,
+        "{:?}",
+        upper.keys()
+    );
+}
+
+/// Where nothing can be noted, a rename that would have to says EXDEV, and the numbers of
+/// files stay the same as long as the mount.
+#[test]
+fn what_cannot_be_noted_is_refused_or_remembered() {
+    for filter in ["no-xattrs", "no-devices", "poorest"] {
+        let Some(lab) = Lab::new() else { return };
+        let lines = ["dir d", "file d/f", "file a", "link b a", "file c"];
+        let lower = lab.layer("lower", MarkFormat::Overlay, &lines);
+        let mounted = lab.mount_stack("m", &lab.stack("m", &[lower]).without(filter));
+        let path = |name: &str| at(mounted.path(), name);
+        assert_eq!(
+            sys::rename(path("d"), path("e"), 0),
+            Err(libc::EXDEV),
+            "{filter}"
+        );
+        let number = |name: &str| sys::lstat(path(name)).map(|stat| stat.ino);
+        let before = [number("d/f"), number("a"), number("c")];
+        shell(
+            mounted.path(),
+            "printf more >> d/f; printf more >> a; mv c g",
+        );
+        assert_eq!(
+            [number("d/f"), number("a"), number("g")],
+            before,
+            "{filter}"
+        );
+        if filter == "no-xattrs" {
+            // No index holds the names of a lower file together.
+            let said = shell(mounted.path(), "wc -c < a; wc -c < b");
+            assert_eq!(said, "14\n10\n");
+        }
+        let refused = sys::lsetxattr(path("a"), "user.x", b"1", 0);
+        let expected = if filter == "no-devices" {
+            Ok(())
+        } else {
+            Err(libc::EOPNOTSUPP)
+        };
+        assert_eq!(refused, expected, "{filter}");
+    }
+}
+
+#[test]
+fn marks_of_overlayfs_alone_need_all_that_they_take() {
+    for filter in ["no-xattrs", "no-devices", "no-rename-flags"] {
+        let Some(lab) = Lab::new() else { return };
+        let stack = lab.stack("m", &[lab.dir("lower")]).without(filter);
+        let words = format!("{PLYFS_WORDS},marks=overlay");
+        let refusal = lab
+            .try_mount("m", &stack.words(&words), Subject::Plyfs)
+            .err();
+        let said = refusal.unwrap_or_else(|| panic!("{filter}: it is mounted"));
+        assert!(
+            said.contains("/w-m: the upper's marks cannot be written"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[test]

@@ -233,6 +233,10 @@ impl Stack {
     fn mount_fuse_overlayfs(&self, at: &Path) -> Result<(), String> {
         let mut words = self.overlay_words();
         words.extend_from_slice(b",allow_other,suid,dev,noatime");
+        if !self.words.is_empty() {
+            words.push(b',');
+            words.extend_from_slice(self.words.as_bytes());
+        }
         let mut command = Command::new(if self.program.as_os_str().is_empty() {
             Path::new("fuse-overlayfs")
         } else {

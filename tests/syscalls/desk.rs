@@ -73,6 +73,13 @@ impl Desk {
         self.union.getattr(self.ino(path)).expect("it has some");
     }
 
+    /// GETXATTR and LISTXATTR, as container engines ask them of every file.
+    pub fn ask_for_xattrs(&self, path: &str) {
+        let has_any = self.union.getxattr(self.ino(path), b"security.capability");
+        assert_eq!(has_any, Err(Errno::ENODATA));
+        assert_eq!(self.union.listxattr(self.ino(path)), Ok(Vec::new()));
+    }
+
     /// MKNOD, MKDIR or SYMLINK, after the LOOKUP that found nothing.
     pub fn make(&self, path: &str, new: New<'_>) {
         assert!(self.lookup(path).is_none(), "{path} is there");

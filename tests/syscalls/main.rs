@@ -41,6 +41,10 @@ const ROWS: &[Row] = &[
     ("getattr after chmod of a lower file", chmodded, |u| {
         u.getattr("d/low");
     }),
+    ("its capabilities and its list of xattrs", seen, |u| {
+        u.ask_for_xattrs("d/low");
+    }),
+    ("the same once more", asked, |u| u.ask_for_xattrs("d/low")),
     ("open, read and close of a lower file", used, |u| {
         u.lookup("d/low");
         u.read("d/low");
@@ -166,6 +170,11 @@ fn listed(u: &Desk) {
 fn seen(u: &Desk) {
     used(u);
     u.lookup("d/low");
+}
+
+fn asked(u: &Desk) {
+    seen(u);
+    u.ask_for_xattrs("d/low");
 }
 
 fn stale(u: &Desk) {
