@@ -101,12 +101,19 @@ fn request(parsed: &mut Parsed) -> Result<Request, MountError> {
         debug: parsed.debug,
         ..Request::default()
     };
+    let mut says_redirects = false;
     for list in &parsed.lists {
         for word in split_words(list) {
+            says_redirects |= word.name == "redirect_dir";
             if request.apply(&word)? == Applied::Unknown {
                 parsed.unknown.push(word.as_written());
             }
         }
+    }
+    // metacopy=on, which distributions have in containers-storage.conf, brings redirects with
+    // it as overlayfs has it.
+    if request.metacopy == Some(true) && !says_redirects {
+        request.redirects = Redirects::On;
     }
     // The last is the mount point; the one before it, the source, says nothing here.
     match parsed.places.as_slice() {
@@ -181,6 +188,29 @@ mod tests {
         let list = "redirect_dir=on,lowerdir=/a";
         let (request, _) = ask(&["-o", list, "/m"]).expect("understood");
         assert!(request.redirects == Redirects::On);
+    }
+
+    #[test]
+    fn what_other_programs_cannot_read_is_written_on_request_alone() {
+        for (words, redirects, metacopy) in [
+            ("lowerdir=/a", Redirects::Off, false),
+            (
+                "lowerdir=/a,redirect_dir=on,metacopy=off",
+                Redirects::On,
+                false,
+            ),
+            ("lowerdir=/a,nodev,metacopy=on", Redirects::On, true),
+            (
+                "metacopy=on,redirect_dir=on,lowerdir=/a",
+                Redirects::On,
+                true,
+            ),
+            ("lowerdir=/a,metacopy=off", Redirects::Off, false),
+        ] {
+            let (request, _) = ask(&["-o", words, "/m"]).expect("understood");
+            let got = (request.redirects, request.spares_data());
+            assert_eq!(got, (redirects, metacopy), "{words}");
+        }
     }
 
     #[test]
