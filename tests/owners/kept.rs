@@ -308,6 +308,17 @@ fn security_xattrs_are_kept_beside_and_what_keeps_the_owner_does_not_show() {
     shell(m, "echo x >> g");
     shell_as(0, m, "setfattr -x security.note f");
     assert_eq!(shell(m, "getfattr -dm security f"), "");
+    // A symlink has no user xattrs: its own stay where they are.
+    shell(
+        m,
+        "ln -s f s; setfattr -hn security.note -v 3 s; chown -h 5 s",
+    );
+    assert_eq!(
+        shell(m, "getfattr -h --only-values -n security.note s"),
+        "3"
+    );
+    shell(m, "setfattr -hx security.note s");
+    assert_eq!(shell(m, "getfattr -hdm - s"), "");
     // A user's of the same name is another one.
     shell(m, &format!("setfattr -n {KEY} -v 1:1:0777 f"));
     assert_eq!(
