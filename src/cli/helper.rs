@@ -6,9 +6,10 @@
 
 use super::{logging, mount, say};
 use crate::config::options::split_words;
-use crate::config::plan::Redirects;
+use crate::config::plan::{MountFlags, Redirects};
 use crate::config::request::{Applied, Request};
 use crate::error::{MountError, best_effort};
+use crate::sys::creds::effective_ids;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -99,6 +100,11 @@ fn request(parsed: &mut Parsed) -> Result<Request, MountError> {
         // the kernel's overlayfs or with fuse-overlayfs as soon as it is told to.
         redirects: Redirects::Off,
         debug: parsed.debug,
+        flags: MountFlags {
+            // Root, also of a user namespace, runs what is setuid in an image, as on overlayfs.
+            suid: effective_ids().0 == 0,
+            ..MountFlags::default()
+        },
         ..Request::default()
     };
     let mut says_redirects = false;

@@ -359,3 +359,18 @@ fn a_device_that_whoever_calls_has_mounted_is_served() {
     );
     assert_eq!(stdout(&out), "12");
 }
+
+#[test]
+fn root_may_run_what_is_setuid_in_an_image() {
+    let Some(stage) = can_mount() else { return };
+    let script = "cp $(command -v id) low/sid; chmod 4755 low/sid; chmod 755 low; \
+        $P -o lowerdir=low:low2 mnt; setpriv --reuid 1 --regid 1 --clear-groups mnt/sid -u; \
+        umount mnt; $P -o lowerdir=low,nosuid mnt; \
+        setpriv --reuid 1 --regid 1 --clear-groups mnt/sid -u; umount mnt";
+    if !skip::has_tool("setpriv") {
+        return;
+    }
+    let out = run(&mut stage.in_own_mounts(script), LIMIT).expect("it ends in time");
+    assert!(out.status.success(), "{}", told(&out));
+    assert_eq!(stdout(&out), "0\n1\n");
+}
