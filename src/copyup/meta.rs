@@ -72,7 +72,7 @@ fn copy_xattrs(
         if private::is_acl(name) {
             value = upper.owners.acl_kept(&layer.owners, value);
         }
-        match xattr::set(to, &ours.key(name)?, &value, 0) {
+        match upper.set_xattr(to, name, &value, 0) {
             Err(e) if e.errno == Errno::EOPNOTSUPP && !must_keep(name) => {
                 log::warn!(
                     "the upper cannot keep xattr {}: left out",

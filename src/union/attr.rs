@@ -2,8 +2,7 @@
 
 use super::Union;
 use crate::copyup::{Need, extents, nlink};
-use crate::error::{Errno, Result, SysError, best_effort};
-use crate::layer::private::Names;
+use crate::error::{Errno, Result, SysError};
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
 use crate::node::lock::hold;
@@ -14,11 +13,9 @@ use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
-use crate::sys::xattr;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
-const CAPABILITY: &[u8] = b"security.capability";
 
 /// What a file of the union is like.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +188,11 @@ impl Union {
         if set.size.is_some() && caller.uid != 0 {
             self.clear_held(node, caller)?;
         }
+        let upper = self.tree.upper_layer()?;
+        if set.size.is_some() && upper.kept.is_some() && !node.is_harmless() {
+            // As the filesystem does by itself to those that it knows of.
+            upper.clear_capability(self.tree.upper_door(node)?.at());
+        }
         let nothing = set.size.is_none() && !owner && set.mode.is_none();
         if nothing && set.atime.is_none() && set.mtime.is_none() {
             self.clear_for_no_change(node, caller)?;
@@ -266,13 +268,7 @@ impl Union {
         if kept != mode {
             upper.chmod(door.at(), kept)?;
         }
-        let capability = Names::of(upper).key(CAPABILITY)?;
-        match xattr::remove(door.at(), &capability) {
-            Err(e) if matches!(e.errno, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            other => {
-                best_effort("clear capabilities", other);
-            }
-        }
+        upper.clear_capability(door.at());
         // What a member of the group may leave, a stranger may have to clear.
         node.set_harmless(kept & (S_ISUID | S_ISGID) == 0);
         Ok(())

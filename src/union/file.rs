@@ -181,8 +181,10 @@ impl Union {
                 best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
             }
             None => {
-                let mode = self.tree.upper_layer()?.stat(real)?.mode;
-                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0);
+                let upper = self.tree.upper_layer()?;
+                let apart = upper.kept.is_some() && upper.has_capability(real)?;
+                let mode = upper.stat(real)?.mode;
+                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0 && !apart);
             }
         }
         Ok(written)
