@@ -71,7 +71,8 @@ impl Yard {
 
     pub fn open(&self) -> Inside {
         // Nothing else is renamed while a union is opened.
-        let refused = || arm(Fault::From(0, |call| call == "renameat2", Errno::EINVAL));
+        // The first rename of a mount tries RENAME_EXCHANGE out.
+        let refused = || arm(Fault::Nth("renameat2", 1, Errno::EINVAL));
         let _refused = self.words.starts_with(NO_RENAME_WHITEOUT).then(refused);
         Inside::open(&self.plan).unwrap_or_else(|e| panic!("{e}"))
     }
