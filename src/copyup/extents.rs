@@ -330,10 +330,10 @@ impl<'a> Held<'a> {
             let inner = end.min(size);
             match kind {
                 // Unwritten blocks are holes: they may be only where the lower file has some.
-                0 => self.fill(floor(at), ceil(inner).min(size))?,
+                0 => self.unnoticed(|| self.fill(floor(at), ceil(inner).min(size)))?,
                 FALLOC_FL_PUNCH_HOLE | io::FALLOC_FL_ZERO_RANGE => {
                     from = inner.min(ceil(limit)).max(at);
-                    self.fill(floor(limit), limit)?;
+                    self.unnoticed(|| self.fill(floor(limit), limit))?;
                 }
                 _ => return Ok(false),
             }

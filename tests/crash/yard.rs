@@ -33,8 +33,6 @@ pub const VARIANTS: &[Variant] = &[
     ("redirect_dir=off", false),
     ("metacopy=off", false),
     ("durability=strict", false),
-    ("partial=0", false),
-    ("partial=0", true),
     ("!", false),
     ("!marks=overlay", false),
 ];

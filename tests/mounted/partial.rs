@@ -235,7 +235,10 @@ impl Game {
         let (at, len) = self.range();
         match self.rng.below(20) {
             0 => {
-                let size = self.rng.below(self.want.len() as u64 * 2 + 1).max(200_000);
+                let size = self
+                    .rng
+                    .below(self.want.len() as u64 * 2 + 1)
+                    .clamp(200_000, 900_000);
                 sys::ftruncate(fd, size).expect("truncate");
                 self.want.resize(size as usize, 0);
             }
