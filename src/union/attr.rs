@@ -5,6 +5,7 @@ use crate::copyup::{Need, extents, nlink};
 use crate::error::{Errno, Result, SysError};
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
+use crate::node::lock::hold;
 use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cause};
@@ -12,7 +13,6 @@ use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
-use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
@@ -183,10 +183,10 @@ impl Union {
 
     /// Changes attributes of `node`, whose size is as it shall be.
     fn change(&self, node: &Arc<Node>, set: &SetAttr, caller: &Caller) -> Result<()> {
-        let _still = self.hold_filling(node);
+        let _still = hold(node);
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.size.is_some() && caller.uid != 0 {
-            self.clear_privileges(node, caller)?;
+            self.clear_held(node, caller)?;
         }
         let upper = self.tree.upper_layer()?;
         if set.size.is_some() && upper.kept.is_some() && !node.is_harmless() {
@@ -201,7 +201,7 @@ impl Union {
         if owner {
             if caller.uid != 0 {
                 // chown by the daemon clears the rest, but not what a stranger loses.
-                self.clear_privileges(node, caller)?;
+                self.clear_held(node, caller)?;
             }
             self.tree
                 .upper_layer()?
@@ -217,13 +217,6 @@ impl Union {
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
         Ok(())
-    }
-
-    /// Keeps what is done in the background to the data of `node`, a partly copied file, from
-    /// happening: it puts times, mode and capabilities back to what they were.
-    pub(super) fn hold_filling<'n>(&self, node: &'n Node) -> Option<MutexGuard<'n, ()>> {
-        let partial = node.stack().partial.is_some();
-        partial.then(|| node.copyup.lock())
     }
 
     fn cut(&self, node: &Arc<Node>, size: u64) -> Result<()> {
@@ -242,7 +235,7 @@ impl Union {
         if node.took_capability_removed() && caller.uid == 0 {
             return Ok(());
         }
-        self.clear_privileges(node, caller)
+        self.clear_held(node, caller)
     }
 
     /// Clears what a write by `caller`, who has no privilege, clears: setuid, setgid of
@@ -252,6 +245,15 @@ impl Union {
     /// # Errors
     /// fchmodat's.
     pub(super) fn clear_privileges(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
+        if node.is_harmless() {
+            return Ok(());
+        }
+        let _still = hold(node);
+        self.clear_held(node, caller)
+    }
+
+    /// The same for a node that is held.
+    fn clear_held(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
         if node.is_harmless() || !node.is_file() {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use crate::layer::Layer;
 use crate::layer::private::{self, Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::node::lock::hold;
 use crate::node::stack::Lower;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
@@ -181,7 +182,7 @@ impl Union {
             Cow::Borrowed(value)
         };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
         node.xattrs.change();
         self.with_room(|| Ok(upper.set_xattr(door.at(), name, &kept, flags)?))?;
@@ -221,6 +222,7 @@ impl Union {
             let stat = self.tree.look(&node)?.stat;
             if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
                 self.ensure(&node, Need::Meta)?;
+                let _still = hold(&node);
                 let door = self.tree.upper_door(&node)?;
                 self.clear_sgid_of_stranger(door.at(), caller)?;
             }
@@ -230,7 +232,7 @@ impl Union {
             self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
         self.tree.upper_layer()?.remove_xattr(door.at(), name)?;
         drop(still);
