@@ -7,6 +7,7 @@
 //! `io=passthrough` it asks too, and is told what to read and write by itself.
 
 use super::backing::{Backings, Served};
+use super::bare::Bare;
 use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
 use super::readers::{Readers, caught, elsewhere};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
@@ -56,6 +57,7 @@ pub struct Adapter {
     copyup: CopyUpAt,
     /// Programs have xattrs, ACLs and fsync.
     xattrs: bool,
+    bare: Arc<Bare>,
     acls: bool,
     syncs: bool,
     /// Those that call it.
@@ -93,6 +95,7 @@ impl Adapter {
             copyup: plan.copyup,
             // Where no file can have any, the kernel is told so once and for all.
             xattrs: plan.user_xattrs && union.has_xattrs(),
+            bare: Arc::default(),
             acls: union.has_acls(),
             union,
             syncs: plan.fsync,
@@ -776,7 +779,7 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        if !self.xattrs {
+        if !self.xattrs || self.bare.is_known(&self.union) {
             return reply.error(errno(Errno::ENOSYS));
         }
         self.guarded(request, Kind::Getxattr, || {
@@ -785,7 +788,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if !self.xattrs {
+        if !self.xattrs || self.bare.is_known(&self.union) {
             return reply.error(errno(Errno::ENOSYS));
         }
         self.guarded(request, Kind::Listxattr, || {

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod backing;
+mod bare;
 pub mod convert;
 mod filling;
 pub mod mounting;

@@ -2,6 +2,7 @@
 //! nothing here knows FUSE.
 
 mod attr;
+mod bare;
 mod completion;
 mod create;
 mod dir;

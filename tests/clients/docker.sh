@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What a person does with docker, root's daemon. Sourced by case.sh; column.sh starts each
+# What a person does with docker, and without root with its rootless daemon. Sourced by case.sh; column.sh starts each
 # case in a process of its own, so that the daemon of `prepare` stays for the others.
 
 export DOCKER_HOST=unix://$SITE/run/docker.sock
@@ -10,16 +10,28 @@ driver=fuse-overlayfs
 # The cgroups are the host's: these are named after the PID namespace, to be found and removed.
 cgroup=plyfs-$(readlink /proc/self/ns/pid | tr -dc 0-9)
 
+start_daemon() {
+    local words=(
+        --host "$DOCKER_HOST" --data-root "$SITE/data/docker" --exec-root "$SITE/run/docker"
+        --pidfile "$SITE/run/docker.pid" --storage-driver "$driver" --bridge none --iptables=false
+        --ip6tables=false --ip-forward=false
+    )
+    if [ "$WHO" = root ]; then
+        setsid dockerd "${words[@]}" --cgroup-parent "/$cgroup" > "$SITE/logs/dockerd" 2>&1 &
+    else
+        command -v rootlesskit > /dev/null || skip "the program rootlesskit is not installed"
+        # A network of its own, which a container may then share as the host's.
+        setsid rootlesskit --net host --copy-up /etc --state-dir "$SITE/run/rootlesskit" \
+            unshare --net dockerd --rootless "${words[@]}" > "$SITE/tmp/dockerd" 2>&1 &
+    fi
+}
+
 prepare() {
-    [ "$WHO" = root ] || skip "docker's daemon is run as root here"
-    setsid dockerd --host "$DOCKER_HOST" --data-root "$SITE/data/docker" --exec-root "$SITE/run/docker" \
-        --pidfile "$SITE/run/docker.pid" --storage-driver "$driver" --bridge none --iptables=false \
-        --ip6tables=false --ip-forward=false --cgroup-parent "/$cgroup" \
-        > "$SITE/logs/dockerd" 2>&1 &
+    start_daemon
     local tries
     for tries in $(seq 300); do
         ! docker version > /dev/null 2>&1 || break
-        kill -0 $! 2> /dev/null || fail "dockerd: $(tail -n 1 "$SITE/logs/dockerd")"
+        kill -0 $! 2> /dev/null || { cat "$SITE"/*/dockerd; fail "dockerd ended: $(grep -hE "failed|fatal" "$SITE"/*/dockerd | tail -n 1)"; }
         sleep 0.1
     done
     same "docker's storage driver after $tries looks" "$driver" "$(docker info -f '{{.Driver}}')"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Runs a command where container engines can do nothing to the host:
 #   site.sh DIR COMMAND…
-# in mount, PID and IPC namespaces of its own, with its own /run, /etc/passwd,
-# /etc/subuid and /etc/containers. What was started there ends with COMMAND, and
+# in mount, PID and IPC namespaces of its own, with its own /run, /dev/shm,
+# /etc/passwd, /etc/subuid and /etc/containers. What was started there ends with COMMAND, and
 # what was mounted there goes with it. Run as root. DIR, which is not removed, is
 # /run/site inside: where paths are long, conmon's socket is not found, and podman
 # waits 20 s for the end of each container.
@@ -21,7 +21,11 @@ mount --make-rprivate /
 # Engines want a root that is a shared mount; this one is shared with nobody outside.
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
+# podman keeps its locks there.
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/lock /run/site
+# For plugins and shims of docker, the rootless one's too.
+install -m 1777 -d /run/docker /run/containerd /run/runc
 mount --bind "$dir" /run/site
 dir=/run/site
 mkdir -p "$dir/etc"

@@ -173,3 +173,42 @@ fn sizes_are_asked_for_with_no_buffer_as_getxattr_says() {
     assert!(out.contains("user.note=\"12345\""), "{out}");
     assert_eq!(out.matches("user.note").count(), 2, "{out}");
 }
+
+/// What asking for an xattr that no file has answers, in the end: until it answers otherwise,
+/// or so many times.
+fn asked_often(path: &[u8], times: usize) -> Option<libc::c_int> {
+    let ask = || sys::lgetxattr(path, "user.other").err();
+    (0..times)
+        .map(|_| ask())
+        .find(|answer| *answer != Some(libc::ENODATA))
+        .unwrap_or_else(ask)
+}
+
+#[test]
+fn the_kernel_asks_no_more_for_xattrs_where_nobody_writes_and_there_are_none() {
+    let Some(lab) = Lab::new() else { return };
+    let lines = ["dir d", "file d/f", "dir e", "opaque e", "whiteout gone"];
+    let bare = lab.layer("bare", MarkFormat::Overlay, &lines);
+    let mounted = lab.mount_stack("bare", &Stack::new(std::slice::from_ref(&bare)));
+    let file = at(mounted.path(), "d/f");
+    assert_eq!(asked_often(&file, 1_000_000), Some(libc::EOPNOTSUPP));
+    // An upper may get some.
+    let written = lab.mount("written", &[bare]);
+    let file = at(written.path(), "d/f");
+    assert_eq!(asked_often(&file, 5_000), Some(libc::ENODATA));
+    sys::lsetxattr(&file, "user.mine", b"1", 0).expect("it can be set");
+    assert_eq!(names(&file), ["user.mine"]);
+}
+
+#[test]
+fn one_xattr_in_any_layer_is_seen_however_often_others_are_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    let upper = lab.layer("top", MarkFormat::Overlay, &["dir d", "file d/f"]);
+    let lines = ["dir d", "dir d/e", "file d/e/x", "xattr d/e/x user.mine 1"];
+    let lower = lab.layer("low", MarkFormat::Overlay, &lines);
+    let mounted = lab.mount_stack("one", &Stack::new(&[upper, lower]));
+    let file = at(mounted.path(), "d/f");
+    assert_eq!(asked_often(&file, 5_000), Some(libc::ENODATA));
+    let other = at(mounted.path(), "d/e/x");
+    assert_eq!(sys::lgetxattr(other, "user.mine"), Ok(b"1".to_vec()));
+}
