@@ -26,7 +26,7 @@ pub fn copy(
     (upper, to, now): To<'_>,
     bare: bool,
 ) -> Result<bool, SysError> {
-    let (uid, gid) = upper.owner_kept(layer, look.owner);
+    let (uid, gid) = look.owner;
     let stat = Stat {
         uid,
         gid,

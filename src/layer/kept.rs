@@ -81,13 +81,18 @@ impl Kept {
 impl Layer {
     /// What `stat`, just asked of `at`, is with what an xattr says of it.
     pub(super) fn overridden(&self, at: At<'_>, mut stat: Stat) -> Result<Stat, SysError> {
-        if let Some(kept) = &self.kept
-            && can_keep(stat.format())
-            && let Some(said) = kept.read(at)?
-        {
+        if let Some(said) = self.said(at, &stat)? {
             said.apply(&mut stat);
         }
         Ok(stat)
+    }
+
+    /// What an xattr says of the file `at`, which `stat` describes as it is on disk.
+    pub(super) fn said(&self, at: At<'_>, stat: &Stat) -> Result<Option<Override>, SysError> {
+        match &self.kept {
+            Some(kept) if can_keep(stat.format()) => kept.read(at),
+            _ => Ok(None),
+        }
     }
 
     /// What the file `at` of the upper is, its owner as it is kept.
@@ -104,14 +109,18 @@ impl Layer {
     ///
     /// # Errors
     /// Where its filesystem has no such xattr, or the daemon may not set it.
-    pub(super) fn check_kept(&self, plan: &MountPlan) -> Result<(), MountError> {
+    pub(super) fn check_kept(
+        &self,
+        plan: &MountPlan,
+        below: Option<&Layer>,
+    ) -> Result<(), MountError> {
         let (Some(kept), false) = (&self.kept, plan.flags.read_only) else {
             return Ok(());
         };
         let root = At::fd(&*self.root);
         let marked = (|| match kept.read(root)? {
             Some(_) => Ok(()),
-            None => self.keep(root, &fs::stat(root)?),
+            None => self.keep(root, &self.root_of_store(below)?),
         })();
         marked.map_err(|e: SysError| {
             let remedy = match kept.prefixes {
@@ -121,6 +130,22 @@ impl Layer {
             let cause = format_args!("xattr_permissions cannot be kept in the upper: {}", e.errno);
             MountError::new(self.path.display(), cause, remedy)
         })
+    }
+
+    /// What the root of this upper is to be that says nothing of it itself: that of the layer
+    /// `below`, where that says it; else one that lets everybody in, as containers-storage has
+    /// programs do that mount for it: with `force_mask` it makes all roots for itself alone.
+    fn root_of_store(&self, below: Option<&Layer>) -> Result<Stat, SysError> {
+        let mut stat = fs::stat(At::fd(&*self.root))?;
+        if let Some(below) = below {
+            let root = At::fd(&*below.root);
+            if let Some(said) = below.said(root, &fs::stat_unsynced(root)?)? {
+                said.apply(&mut stat);
+                return Ok(stat);
+            }
+        }
+        stat.mode |= 0o555;
+        Ok(stat)
     }
 
     /// Whether a file of type `format` keeps its owner, mode and type in an xattr when it is

@@ -61,8 +61,10 @@ pub struct Layer {
     /// Where it is an upper that is to survive a power cut and logs files apart, what is
     /// known of that log.
     pub log_tree: Option<log_tree::LogTree>,
-    /// How the owners in it are shown.
+    /// How the owners of its inodes are shown.
     pub owners: Owners,
+    /// The same for those that are kept in xattrs, which no idmapped mount changes.
+    pub kept_owners: Owners,
     /// How owners, modes and types are kept in it, if not in its inodes.
     pub kept: Option<Kept>,
 }
@@ -72,7 +74,7 @@ pub struct Layer {
 pub struct Look {
     /// What is there, as the union shows it.
     pub stat: Stat,
-    /// Its uid and gid as the layer keeps them.
+    /// The uid and gid that a copy of it keeps.
     pub owner: (u32, u32),
     /// Whether it is a directory on which another filesystem is mounted. What lies
     /// below belongs to that filesystem, not to the layer, so it is taken as empty.
@@ -88,11 +90,19 @@ impl Layer {
             fs::stat_unsynced(at)?
         };
         let covered = stat.is_dir() && self.is_elsewhere(&stat);
-        if self.kept.is_some() && !covered {
-            stat = self.overridden(at, stat)?;
+        let mut from = &self.owners;
+        if self.kept.is_some()
+            && !covered
+            && let Some(said) = self.said(at, &stat)?
+        {
+            said.apply(&mut stat);
+            from = &self.kept_owners;
         }
-        let owner = (stat.uid, stat.gid);
-        (stat.uid, stat.gid) = self.owners.shown(owner);
+        let mut owner = (stat.uid, stat.gid);
+        if !self.kept_owners.are_as_stored() {
+            (stat.uid, stat.gid) = from.shown(owner);
+            owner = self.kept_owners.kept(from, owner);
+        }
         Ok(Look {
             covered,
             stat,

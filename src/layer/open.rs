@@ -43,6 +43,9 @@ pub fn open_layers(plan: &MountPlan) -> Result<LayerSet, MountError> {
     };
     let first = usize::from(upper.is_some());
     let lowers = open_lowers(plan, first)?;
+    if let Some(upper) = &upper {
+        upper.check_kept(plan, lowers.first().map(|lower| &**lower))?;
+    }
     let data_only = open_data_only(plan, first + lowers.len())?;
     let mut layers = LayerSet {
         upper,
@@ -234,6 +237,7 @@ fn open_lower(
         tells_holes: Known::default(),
         log_tree: None,
         owners,
+        kept_owners: views.plain.clone(),
         kept: Kept::of(plan, At::fd(&root), views.privileged),
         caps: probe::lower(plan, &root),
         root: Arc::new(root),
@@ -309,7 +313,6 @@ fn open_upper(plan: &MountPlan, paths: &UpperPlan) -> Result<(Layer, Scratch), M
     })?;
     log::debug!("upper {}: {caps:?}", path.display());
     let mut layer = upper_layer(plan, path, rooms.upper, (&rooms.stat, rooms.mount), caps);
-    layer.check_kept(plan)?;
     layer.log_tree = (layer.logs_files_apart() && !volatile).then(Default::default);
     Ok((layer, scratch))
 }
@@ -334,6 +337,7 @@ fn upper_layer(
         tells_holes: Known::default(),
         log_tree: None,
         owners: Owners::new(&plan.owners),
+        kept_owners: Owners::new(&plan.owners),
         kept: Kept::of(plan, At::fd(&root), creds::is_system_admin()),
         caps,
         root: Arc::new(root),

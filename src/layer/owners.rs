@@ -1,6 +1,5 @@
 //! Owners as a layer has them, and as the union shows them.
 
-use super::Layer;
 use crate::config::plan::{IdView, OwnerView};
 use crate::error::{Errno, SysError};
 use crate::merge::acl;
@@ -73,6 +72,11 @@ impl Owners {
             uids: plain(&view.uids),
             gids: plain(&view.gids),
         })
+    }
+
+    /// Whether they are shown as they are.
+    pub fn are_as_stored(&self) -> bool {
+        self.0.is_none()
     }
 
     /// The uid and gid that are shown for those on disk.
@@ -168,13 +172,6 @@ impl Owners {
         let uid = |id| Some(self.kept(from, (id, id)).0);
         let gid = |id| Some(self.kept(from, (id, id)).1);
         acl::with_ids(&acl, uid, gid).unwrap_or(acl)
-    }
-}
-
-impl Layer {
-    /// As [`Owners::kept`], for the owner of a file of `from`.
-    pub fn owner_kept(&self, from: &Layer, owner: (u32, u32)) -> (u32, u32) {
-        self.owners.kept(&from.owners, owner)
     }
 }
 
