@@ -9,7 +9,15 @@ use std::process::{Command, Stdio};
 /// Words for `-o`. The first is what a mount is without any.
 const MODES: &[&str] = &["io=cached", "copyup=open", "io=passthrough"];
 
-const SUITES: &[&str] = &["model", "mounted", "race", "hardlinks", "uppers", "crash"];
+const SUITES: &[&str] = &[
+    "model",
+    "mounted",
+    "race",
+    "hardlinks",
+    "uppers",
+    "fallbacks",
+    "crash",
+];
 
 fn list(variable: &str, default: &[&str]) -> Vec<String> {
     match std::env::var(variable) {

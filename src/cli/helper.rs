@@ -6,9 +6,10 @@
 
 use super::{logging, mount, say};
 use crate::config::options::split_words;
-use crate::config::plan::Redirects;
+use crate::config::plan::{MountFlags, Redirects};
 use crate::config::request::{Applied, Request};
 use crate::error::{MountError, best_effort};
+use crate::sys::creds::effective_ids;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -99,14 +100,26 @@ fn request(parsed: &mut Parsed) -> Result<Request, MountError> {
         // the kernel's overlayfs or with fuse-overlayfs as soon as it is told to.
         redirects: Redirects::Off,
         debug: parsed.debug,
+        flags: MountFlags {
+            // Root, also of a user namespace, runs what is setuid in an image, as on overlayfs.
+            suid: effective_ids().0 == 0,
+            ..MountFlags::default()
+        },
         ..Request::default()
     };
+    let mut says_redirects = false;
     for list in &parsed.lists {
         for word in split_words(list) {
+            says_redirects |= word.name == "redirect_dir";
             if request.apply(&word)? == Applied::Unknown {
                 parsed.unknown.push(word.as_written());
             }
         }
+    }
+    // metacopy=on, which distributions have in containers-storage.conf, brings redirects with
+    // it as overlayfs has it.
+    if request.metacopy == Some(true) && !says_redirects {
+        request.redirects = Redirects::On;
     }
     // The last is the mount point; the one before it, the source, says nothing here.
     match parsed.places.as_slice() {
@@ -181,6 +194,29 @@ mod tests {
         let list = "redirect_dir=on,lowerdir=/a";
         let (request, _) = ask(&["-o", list, "/m"]).expect("understood");
         assert!(request.redirects == Redirects::On);
+    }
+
+    #[test]
+    fn what_other_programs_cannot_read_is_written_on_request_alone() {
+        for (words, redirects, metacopy) in [
+            ("lowerdir=/a", Redirects::Off, false),
+            (
+                "lowerdir=/a,redirect_dir=on,metacopy=off",
+                Redirects::On,
+                false,
+            ),
+            ("lowerdir=/a,nodev,metacopy=on", Redirects::On, true),
+            (
+                "metacopy=on,redirect_dir=on,lowerdir=/a",
+                Redirects::On,
+                true,
+            ),
+            ("lowerdir=/a,metacopy=off", Redirects::Off, false),
+        ] {
+            let (request, _) = ask(&["-o", words, "/m"]).expect("understood");
+            let got = (request.redirects, request.spares_data());
+            assert_eq!(got, (redirects, metacopy), "{words}");
+        }
     }
 
     #[test]

@@ -333,12 +333,12 @@ impl<'a> Held<'a> {
                 0 => self.fill(floor(at), ceil(inner).min(size))?,
                 FALLOC_FL_PUNCH_HOLE | io::FALLOC_FL_ZERO_RANGE => {
                     from = inner.min(ceil(limit)).max(at);
-                    self.zero(at, from)?;
                     self.fill(floor(limit), limit)?;
                 }
                 _ => return Ok(false),
             }
         }
+        // First what may be refused.
         if from < end {
             if end > size && !keeps_size {
                 self.before_growth()?;
@@ -348,6 +348,7 @@ impl<'a> Held<'a> {
                 self.partial.reach(end);
             }
         }
+        self.zero(at, from)?;
         Ok(true)
     }
 
@@ -540,6 +541,16 @@ fn advance_by(
     match held.advance(at, budget)? {
         Some(next) => Ok(Advance::To(next)),
         None if held.is_whole() => {
+            // Most of what is to be on the disk is brought there while others may write.
+            let file = held.file.clone();
+            drop(held);
+            settings.order_data(tree.upper_layer()?, &file)?;
+            let Some(held) = Held::take(tree, settings, node)? else {
+                return Ok(Advance::Done);
+            };
+            if !held.is_whole() {
+                return Ok(Advance::To(0));
+            }
             held.finish()?;
             observed.done(Part::Data, node.kind, || node.place().path());
             Ok(Advance::Done)

@@ -43,7 +43,7 @@ pub fn copy(
 /// Copies every xattr but ours; whether there are capabilities among them.
 ///
 /// # Errors
-/// setxattr's; ACLs and `security.` must be kept, others only where they can be.
+/// setxattr's; ACLs and capabilities must be kept, others only where they can be.
 fn copy_xattrs(
     (layer, from): (&Layer, At<'_>),
     (upper, to): (&Layer, At<'_>),
@@ -72,7 +72,7 @@ fn copy_xattrs(
         if private::is_acl(name) {
             value = upper.owners.acl_kept(&layer.owners, value);
         }
-        match xattr::set(to, &ours.key(name)?, &value, 0) {
+        match upper.set_xattr(to, name, &value, 0) {
             Err(e) if e.errno == Errno::EOPNOTSUPP && !must_keep(name) => {
                 log::warn!(
                     "the upper cannot keep xattr {}: left out",
@@ -85,8 +85,17 @@ fn copy_xattrs(
     Ok(capable)
 }
 
+/// Whether a copy without xattr `name` would be another file. A label is not of that kind:
+/// the kernel gives each file of a filesystem without xattrs the one of its mount.
 fn must_keep(name: &[u8]) -> bool {
-    name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
+    let is_label = [
+        &b"security.selinux"[..],
+        b"security.SMACK64",
+        b"security.apparmor",
+    ]
+    .iter()
+    .any(|label| name.starts_with(label));
+    !is_label && (name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_"))
 }
 
 /// Gives `to` the access and modification time of `stat`.

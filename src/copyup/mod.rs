@@ -402,7 +402,7 @@ impl Job<'_> {
     fn source(&self) -> Result<Source> {
         match &self.node.stack().data {
             Some(below) => self.tree.open_source(below),
-            None => self.tree.open_lower(self.node),
+            None => self.tree.open_lower(self.node, self.source.look.stat),
         }
     }
 

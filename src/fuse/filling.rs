@@ -45,7 +45,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Filling {
     union: Arc<Union>,
-    policy: Complete,
+    /// `None` where nothing may be written.
+    policy: Option<Complete>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,7 +55,8 @@ impl Filling {
     /// Begins where `plan` wants it, beside the `readers` that serve `union`.
     pub fn start(plan: &MountPlan, union: &Arc<Union>, readers: &Arc<Readers>) -> Filling {
         let shared = Arc::new(Shared::default());
-        let works = matches!(plan.complete, Complete::Idle | Complete::Rate(_));
+        let policy = (!plan.flags.read_only).then_some(plan.complete);
+        let works = matches!(policy, Some(Complete::Idle | Complete::Rate(_)));
         let work = Work {
             union: union.clone(),
             readers: readers.clone(),
@@ -69,7 +71,7 @@ impl Filling {
             .flatten();
         Filling {
             union: union.clone(),
-            policy: plan.complete,
+            policy,
             shared,
             thread,
         }
@@ -78,9 +80,11 @@ impl Filling {
     /// Ends it: nothing is served any more. What is left is filled, unless nothing shall be.
     pub fn end(mut self) {
         self.stop();
-        let union = self.union.clone();
-        let all = self.policy != Complete::Off;
-        union.complete_at_end(all, || !union.is_awaited());
+        let union = &self.union;
+        if let Some(policy) = self.policy {
+            let all = policy != Complete::Off;
+            union.complete_at_end(all, || !union.is_awaited());
+        }
     }
 
     fn stop(&mut self) {

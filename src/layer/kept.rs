@@ -199,14 +199,69 @@ impl Layer {
             stat.mode &= !S_ISUID;
         }
         self.keep(at, &stat)?;
+        if !stat.is_dir() {
+            self.clear_capability(at);
+        }
+        Ok(())
+    }
+
+    /// Whether the file `at` has capabilities that are kept beside its owner.
+    ///
+    /// # Errors
+    /// getxattr's.
+    pub fn has_capability(&self, at: At<'_>) -> Result<bool, SysError> {
         let key = private::Names::of(self).key(b"security.capability")?;
-        match xattr::remove(at, &key) {
+        Ok(xattr::get_optional(at, &key)?.is_some())
+    }
+
+    /// Takes the capabilities of the file `at` of the upper away, if it has any.
+    pub fn clear_capability(&self, at: At<'_>) {
+        match self.remove_xattr(at, b"security.capability") {
             Err(e) if matches!(e.errno, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
             other => {
                 best_effort("clear capabilities", other);
             }
         }
-        Ok(())
+    }
+
+    /// Sets what a user calls xattr `name` on the file `at` of the upper.
+    ///
+    /// # Errors
+    /// setxattr's.
+    pub fn set_xattr(
+        &self,
+        at: At<'_>,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), SysError> {
+        let names = private::Names::of(self);
+        match xattr::set(at, &names.key(name)?, value, flags) {
+            // A symlink has no user xattrs.
+            Err(e) if e.errno == Errno::EPERM && names.has_two(name) => {
+                xattr::set(at, &private::Names::default().key(name)?, value, flags)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes what a user calls xattr `name` from the file `at` of the upper.
+    ///
+    /// # Errors
+    /// ENODATA where there is none, else removexattr's.
+    pub fn remove_xattr(&self, at: At<'_>, name: &[u8]) -> Result<(), SysError> {
+        let names = private::Names::of(self);
+        let removed = xattr::remove(at, &names.key(name)?);
+        if !names.has_two(name) {
+            return removed;
+        }
+        let plain = xattr::remove(at, &private::Names::default().key(name)?);
+        match (removed, plain) {
+            (removed, Err(e)) if e.errno == Errno::ENODATA => removed,
+            // There is none, or it is a symlink, which has no user xattrs.
+            (Err(e), plain) if matches!(e.errno, Errno::ENODATA | Errno::EPERM) => plain,
+            (removed, _) => removed,
+        }
     }
 
     /// Where all owners are shown as one, whether they could be changed says nothing.

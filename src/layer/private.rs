@@ -117,6 +117,12 @@ impl Names {
         })
     }
 
+    /// Whether `name` may also be found as it is: on a file that was there before its owner was
+    /// kept apart.
+    pub fn has_two(&self, name: &[u8]) -> bool {
+        self.beside && name.starts_with(SECURITY)
+    }
+
     /// Whether a user may not have an xattr of this name.
     pub fn refuses(&self, name: &[u8]) -> bool {
         self.keeps && (name.starts_with(ACL) || name == self.own && !self.beside)

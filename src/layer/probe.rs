@@ -163,7 +163,12 @@ fn makes_whiteouts(at: At<'_>, magic: i64) -> Result<Result<(), SysError>, SysEr
         Err(e) if is_refusal(&e) => Ok(Err(e)),
         // What such servers say that know of no devices, or take this one for a mark of
         // their own.
-        Err(e) if magic == FUSE && matches!(e.errno, Errno::EIO | Errno::ENOENT) => Ok(Err(e)),
+        Err(e) if magic == FUSE && matches!(e.errno, Errno::EIO | Errno::ENOENT) => {
+            if fs::stat(at).is_ok() {
+                fs::unlink(at)?;
+            }
+            Ok(Err(e))
+        }
         Err(e) => Err(e),
     }
 }

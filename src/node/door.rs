@@ -244,18 +244,49 @@ impl Tree {
                 still = node.copyup.try_lock_for(PATIENCE);
             }
             let upper = node.stack().upper;
-            let (layer, door) = self.door(node)?;
+            let (layer, door) = match self.door(node) {
+                Err(Errno::ESTALE) if round == 0 => {
+                    self.forget_way(node);
+                    continue;
+                }
+                other => other?,
+            };
             match act(&layer, door.at()) {
                 Ok((value, ino)) if upper.is_none() || upper == Some(ino) => return Ok(value),
                 // Another number says nothing there.
                 Ok((value, _)) if !layer.caps.keeps_numbers => return Ok(value),
                 Ok(_) => {}
                 Err(e) if upper.is_some() && e.errno == Errno::ENOENT => last = e.errno,
+                Err(e) if e.errno == Errno::ESTALE && round == 0 => self.forget_way(node),
                 Err(e) => return Err(e.errno),
             }
         }
         drop(still);
         Err(last)
+    }
+
+    /// Closes the descriptors of the directories that lead to `node`: a server in the
+    /// network does not know them any more. They are opened anew from the layers' roots.
+    pub fn forget_way(&self, node: &Node) {
+        let stack = node.stack();
+        let lower = match &stack.lower {
+            Lower::File(dir, _) => std::slice::from_ref(dir),
+            Lower::Dirs(dirs) => dirs,
+            Lower::None => &[],
+        };
+        for mut dir in lower {
+            self.layers.fds.drop_lower(dir);
+            while let Some((parent, _)) = dir.place() {
+                self.layers.fds.drop_lower(parent);
+                dir = parent;
+            }
+        }
+        self.layers.fds.drop_upper(node.ino);
+        let mut place = node.place();
+        while let Place::Named(parent, _) = place {
+            self.layers.fds.drop_upper(parent.ino);
+            place = parent.place();
+        }
     }
 
     /// Looks at the topmost real file of `node`.

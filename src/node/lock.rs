@@ -119,6 +119,14 @@ where
     Ok(())
 }
 
+/// Keeps `node`, which is in the upper, where it is: as long as this is held its name is its
+/// own, and nothing is done in the background to the data of a partly copied one, which puts
+/// times, mode and capabilities back to what they were. Whoever changes a file by its name
+/// has to, or changes another that was moved there meanwhile.
+pub fn hold(node: &Node) -> MutexGuard<'_, ()> {
+    node.copyup.lock()
+}
+
 /// Waits until nobody copies `node` up.
 pub fn wait_for_copyup(node: &Node) {
     drop(node.copyup.lock());

@@ -160,14 +160,14 @@ pub fn seek_mixed(
 }
 
 impl Tree {
-    /// Opens the lower file `node`, which is in no upper and has its data itself.
+    /// Opens the lower file `node`, which is in no upper, has its data itself, and was found
+    /// to be what `stat` says.
     ///
     /// # Errors
     /// openat's.
-    pub fn open_lower(&self, node: &Node) -> Result<Source> {
+    pub fn open_lower(&self, node: &Node, stat: Stat) -> Result<Source> {
         let (layer, _) = self.door(node)?;
         let file = self.open(node, O_RDONLY | O_NONBLOCK)?;
-        let stat = fs::stat(At::fd(&file))?;
         Ok(Source {
             layer,
             file,

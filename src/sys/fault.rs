@@ -45,6 +45,8 @@ mod armed {
         None,
         /// This one fails.
         Once(usize, Errno),
+        /// Of those with this name, which are numbered from 0 too, this one fails.
+        Nth(&'static str, usize, Errno),
         /// This one fails and all after it, if the predicate says so of their names.
         From(usize, fn(&str) -> bool, Errno),
     }
@@ -104,9 +106,13 @@ mod armed {
     impl State {
         fn meet(&mut self, call: &'static str) -> Result<(), SysError> {
             let number = self.calls.len();
+            let of_its_name = self.calls.iter().filter(|made| **made == call).count();
             self.calls.push(call);
             match self.fault {
                 Fault::Once(at, errno) if number == at => Err(SysError { call, errno }),
+                Fault::Nth(name, nth, errno) if name == call && of_its_name == nth => {
+                    Err(SysError { call, errno })
+                }
                 Fault::From(at, hits, errno) if number >= at && hits(call) => {
                     Err(SysError { call, errno })
                 }

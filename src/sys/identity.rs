@@ -91,13 +91,29 @@ pub fn has_handle(any: &impl AsFd, handle: &FileHandle) -> Result<bool, SysError
 
 /// What the kernel knows a filesystem's UUID to be: ioctl FS_IOC_GETFSUUID (Linux 6.9),
 /// which btrfs does not answer. Where that says nothing each filesystem is asked in its own
-/// way, and at last what udev has found on the block device.
+/// way, and at last what is on the block device, or udev has found there.
 pub fn fs_uuid(fd: &impl AsFd) -> Result<[u8; 16], SysError> {
     generic_uuid(fd)
         .or_else(|_| btrfs_uuid(fd))
         .or_else(|_| xfs_uuid(fd))
         .or_else(|_| ext4_uuid(fd))
-        .or_else(|e| uuid_by_udev(fd).ok_or(e))
+        .or_else(|e| uuid_by_udev(fd).or_else(|| uuid_on_device(fd)).ok_or(e))
+}
+
+/// What the superblock of ext2, ext3 or ext4 has (`struct ext4_super_block`), for those who
+/// may read the device.
+fn uuid_on_device(fd: &impl AsFd) -> Option<[u8; 16]> {
+    use std::os::unix::fs::FileExt;
+    const MAGIC: [u8; 2] = [0x53, 0xef];
+    let (major, minor) = super::fs::stat(At::fd(fd)).ok()?.device();
+    let about = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
+    let name = about.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
+    let device = std::fs::File::open(format!("/dev/{name}")).ok()?;
+    let mut block = [0u8; 128];
+    device.read_exact_at(&mut block, 1024).ok()?;
+    let mut uuid = [0u8; 16];
+    uuid.copy_from_slice(&block[0x68..0x78]);
+    (block[0x38..0x3a] == MAGIC).then_some(uuid)
 }
 
 /// `struct xfs_fsop_geom_v1` of fs/xfs/libxfs/xfs_fs.h has it after eight numbers of 4 bytes

@@ -2,10 +2,10 @@
 
 use super::Union;
 use crate::copyup::{Need, extents, nlink};
-use crate::error::{Errno, Result, SysError, best_effort};
-use crate::layer::private::Names;
+use crate::error::{Errno, Result, SysError};
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::Ino;
+use crate::node::lock::hold;
 use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cause};
@@ -13,12 +13,9 @@ use crate::sys::creds::{self, Caller};
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
-use crate::sys::xattr;
-use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
-const CAPABILITY: &[u8] = b"security.capability";
 
 /// What a file of the union is like.
 #[derive(Clone, Copy, Debug)]
@@ -186,10 +183,15 @@ impl Union {
 
     /// Changes attributes of `node`, whose size is as it shall be.
     fn change(&self, node: &Arc<Node>, set: &SetAttr, caller: &Caller) -> Result<()> {
-        let _still = self.hold_filling(node);
+        let _still = hold(node);
         let owner = set.uid.is_some() || set.gid.is_some();
         if set.size.is_some() && caller.uid != 0 {
-            self.clear_privileges(node, caller)?;
+            self.clear_held(node, caller)?;
+        }
+        let upper = self.tree.upper_layer()?;
+        if set.size.is_some() && upper.kept.is_some() && !node.is_harmless() {
+            // As the filesystem does by itself to those that it knows of.
+            upper.clear_capability(self.tree.upper_door(node)?.at());
         }
         let nothing = set.size.is_none() && !owner && set.mode.is_none();
         if nothing && set.atime.is_none() && set.mtime.is_none() {
@@ -199,7 +201,7 @@ impl Union {
         if owner {
             if caller.uid != 0 {
                 // chown by the daemon clears the rest, but not what a stranger loses.
-                self.clear_privileges(node, caller)?;
+                self.clear_held(node, caller)?;
             }
             self.tree
                 .upper_layer()?
@@ -215,13 +217,6 @@ impl Union {
             fs::utimens(door.at(), or_omit(set.atime), or_omit(set.mtime))?;
         }
         Ok(())
-    }
-
-    /// Keeps what is done in the background to the data of `node`, a partly copied file, from
-    /// happening: it puts times, mode and capabilities back to what they were.
-    pub(super) fn hold_filling<'n>(&self, node: &'n Node) -> Option<MutexGuard<'n, ()>> {
-        let partial = node.stack().partial.is_some();
-        partial.then(|| node.copyup.lock())
     }
 
     fn cut(&self, node: &Arc<Node>, size: u64) -> Result<()> {
@@ -240,7 +235,7 @@ impl Union {
         if node.took_capability_removed() && caller.uid == 0 {
             return Ok(());
         }
-        self.clear_privileges(node, caller)
+        self.clear_held(node, caller)
     }
 
     /// Clears what a write by `caller`, who has no privilege, clears: setuid, setgid of
@@ -250,6 +245,15 @@ impl Union {
     /// # Errors
     /// fchmodat's.
     pub(super) fn clear_privileges(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
+        if node.is_harmless() {
+            return Ok(());
+        }
+        let _still = hold(node);
+        self.clear_held(node, caller)
+    }
+
+    /// The same for a node that is held.
+    fn clear_held(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
         if node.is_harmless() || !node.is_file() {
             return Ok(());
         }
@@ -264,13 +268,7 @@ impl Union {
         if kept != mode {
             upper.chmod(door.at(), kept)?;
         }
-        let capability = Names::of(upper).key(CAPABILITY)?;
-        match xattr::remove(door.at(), &capability) {
-            Err(e) if matches!(e.errno, Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            other => {
-                best_effort("clear capabilities", other);
-            }
-        }
+        upper.clear_capability(door.at());
         // What a member of the group may leave, a stranger may have to clear.
         node.set_harmless(kept & (S_ISUID | S_ISGID) == 0);
         Ok(())

@@ -131,7 +131,7 @@ impl Union {
         let at = At::new(&*fd, name);
         let way = self.in_the_way(&dir, &fd, name, in_upper)?;
         let open = match creation(way.has) {
-            Creation::InPlace if !way.beside && !self.keeps_apart(new) => {
+            Creation::InPlace if !way.beside && !self.keeps_apart() => {
                 let caller = self.tree.upper_layer()?.owners.inside(caller);
                 as_caller(&caller, || new.make(at, self.quiet()))?
             }

@@ -150,10 +150,7 @@ impl Union {
         self.with_room(|| self.ensure(&node, Need::Part))?;
         match by {
             Writer::Privileged => {}
-            Writer::Unprivileged(caller) => {
-                let _still = self.hold_filling(&node);
-                self.clear_privileges(&node, caller)?;
-            }
+            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
             Writer::Mapping if node.is_harmless() => {}
             Writer::Mapping => return self.write_keeping_capability(&node, at, data),
         }
@@ -184,8 +181,10 @@ impl Union {
                 best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
             }
             None => {
-                let mode = self.tree.upper_layer()?.stat(real)?.mode;
-                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0);
+                let upper = self.tree.upper_layer()?;
+                let apart = upper.kept.is_some() && upper.has_capability(real)?;
+                let mode = upper.stat(real)?.mode;
+                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0 && !apart);
             }
         }
         Ok(written)
@@ -199,7 +198,6 @@ impl Union {
         let node = self.node(ino)?;
         self.with_room(|| self.ensure(&node, Need::Part))?;
         if caller.uid != 0 {
-            let _still = self.hold_filling(&node);
             self.clear_privileges(&node, caller)?;
         }
         self.with_room(|| {

@@ -1,7 +1,7 @@
 //! Making a file where it cannot inherit from the directory that it will be in.
 
 use super::{New, Union};
-use crate::error::Result;
+use crate::error::{Result, best_effort};
 use crate::layer::override_stat::disk_mode;
 use crate::merge::acl;
 use crate::sys::creds::{self, Caller, as_caller};
@@ -25,7 +25,7 @@ impl Union {
         let parent = upper.stat(At::fd(&**fd))?;
         let mode = new.mode();
         let (is_dir, is_link) = (mode & S_IFMT == S_IFDIR, mode & S_IFMT == S_IFLNK);
-        let apart = self.keeps_apart(new);
+        let apart = upper.keeps_apart(mode & S_IFMT);
         let default = if is_link || apart {
             None
         } else {
@@ -50,7 +50,12 @@ impl Union {
         }
         let open = as_caller(&own, || new.make(temp, self.quiet()))?;
         if setgid {
-            fs::chown(temp, None, Some(parent.gid))?;
+            let given = fs::chown(temp, None, Some(parent.gid));
+            if upper.kept.is_some() {
+                best_effort("give a symlink its directory's group", given);
+            } else {
+                given?;
+            }
         }
         if !is_link {
             fs::chmod(temp, bits)?;
@@ -64,10 +69,11 @@ impl Union {
         Ok(open)
     }
 
-    /// Whether the owner of `new` is kept in an xattr, which it must have from the beginning.
-    pub(super) fn keeps_apart(&self, new: New<'_>) -> bool {
+    /// Whether what is new in the upper cannot inherit from its directory, or must have an
+    /// xattr before it has a name: owners and modes are kept in xattrs.
+    pub(super) fn keeps_apart(&self) -> bool {
         let upper = self.tree.layers.upper.as_ref();
-        upper.is_some_and(|upper| upper.keeps_apart(new.mode() & S_IFMT))
+        upper.is_some_and(|upper| upper.kept.is_some())
     }
 
     /// Makes `new` at `temp` as the daemon's own, with its owner and mode beside.

@@ -194,7 +194,13 @@ impl Union {
                 Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENAMETOOLONG) => {
                     Ok(Sighting::Nothing)
                 }
-                Err(e) => Err(e.errno),
+                Err(e) => {
+                    if e.errno == Errno::ESTALE {
+                        // The kernel asks again.
+                        self.tree.forget_way(dir);
+                    }
+                    Err(e.errno)
+                }
             }
         };
         let hides = |i: usize, question: Question| self.hides(dir, part(i)?, name, question);

@@ -7,6 +7,7 @@ use crate::layer::Layer;
 use crate::layer::private::{self, Names, is_acl};
 use crate::merge::inomap::Ino;
 use crate::node::Node;
+use crate::node::lock::hold;
 use crate::node::stack::Lower;
 use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
@@ -17,7 +18,6 @@ use std::sync::Arc;
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const USER: &[u8] = b"user.";
-const SECURITY: &[u8] = b"security.";
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// The value of what a user calls `name`.
@@ -32,11 +32,7 @@ fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u
     match xattr::get(at, &names.key(name)?) {
         Ok(value) if is_acl(name) => Ok(layer.owners.acl_shown(value)),
         // A file that was there before its owner was kept apart.
-        Err(e)
-            if e.errno == Errno::ENODATA
-                && name.starts_with(SECURITY)
-                && names != Names::default() =>
-        {
+        Err(e) if e.errno == Errno::ENODATA && names.has_two(name) => {
             xattr::get(at, &Names::default().key(name)?)
         }
         other => other,
@@ -180,17 +176,16 @@ impl Union {
         if !upper.caps.xattrs {
             return Err(Errno::EOPNOTSUPP);
         }
-        let key = Names::of(upper).key(name)?;
         let kept = if is_acl(name) {
             Cow::Owned(upper.owners.acl_stored(value).ok_or(Errno::EINVAL)?)
         } else {
             Cow::Borrowed(value)
         };
         self.with_room(|| self.ensure(&node, Need::Meta))?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
         node.xattrs.change();
-        self.with_room(|| Ok(xattr::set(door.at(), &key, &kept, flags)?))?;
+        self.with_room(|| Ok(upper.set_xattr(door.at(), name, &kept, flags)?))?;
         if name == CAPABILITY {
             node.set_harmless(false);
         }
@@ -227,6 +222,7 @@ impl Union {
             let stat = self.tree.look(&node)?.stat;
             if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {
                 self.ensure(&node, Need::Meta)?;
+                let _still = hold(&node);
                 let door = self.tree.upper_door(&node)?;
                 self.clear_sgid_of_stranger(door.at(), caller)?;
             }
@@ -236,10 +232,9 @@ impl Union {
             self.on_xattr(&node, |layer, at| value_of(layer, at, name))?;
         }
         self.ensure(&node, Need::Meta)?;
-        let still = self.hold_filling(&node);
+        let still = hold(&node);
         let door = self.tree.upper_door(&node)?;
-        let key = Names::of(self.tree.upper_layer()?).key(name)?;
-        xattr::remove(door.at(), &key)?;
+        self.tree.upper_layer()?.remove_xattr(door.at(), name)?;
         drop(still);
         if name == CAPABILITY {
             node.note_capability_removed();

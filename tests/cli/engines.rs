@@ -304,3 +304,73 @@ fn the_starter_does_not_wait_for_the_daemon_to_let_go_of_its_streams() {
     assert_eq!(stage.read("mnt/one"), "1");
     stage.quietly(&["umount", "mnt"]);
 }
+
+#[test]
+fn what_it_leaves_is_read_by_overlayfs_and_fuse_overlayfs_as_engines_mount_them() {
+    let Some(stage) = can_mount() else { return };
+    let words = "lowerdir=low,upperdir=up,workdir=work";
+    std::fs::create_dir_all(stage.path("low/d/e")).expect("directories");
+    stage.write("low/d/e/f", "deep");
+    stage.write("low/old", "o");
+    stage.quietly(&["-o", words, "mnt"]);
+    let script =
+        "chmod 600 one; chown 5 d/e/f; mv d moved; mv old new; rm -r in; mkdir in; touch in/x";
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", script]).current_dir(stage.path("mnt"));
+    let out = run(&mut shell, LIMIT).expect("it ends in time");
+    assert!(out.status.success(), "{}", told(&out));
+    stage.quietly(&["umount", "mnt"]);
+    let look = "cat one moved/e/f new; stat -c %a%u one moved/e/f; ls . in";
+    let expected = "1deepo6000\n6445\n.:\nin\nmoved\nnew\none\n\nin:\nx\n";
+    let programs = std::env::var_os("PLYFS_FUSE_OVERLAYFS");
+    let rival = programs
+        .as_ref()
+        .and_then(|list| std::env::split_paths(list).next())
+        .or_else(|| skip::find_tool("fuse-overlayfs"));
+    let rival = rival.map_or("true".to_owned(), |path| path.display().to_string());
+    for program in [
+        "mount -t overlay overlay -o WORDS mnt",
+        "RIVAL -o WORDS mnt 2> said",
+    ] {
+        let call = program.replace("RIVAL", &rival).replace("WORDS", words);
+        if call.starts_with("true") {
+            skip::skipped("needs fuse-overlayfs");
+            continue;
+        }
+        let script = format!("{call}; cd mnt; {look}; cd ..; umount mnt");
+        let out = run(&mut stage.in_own_mounts(&script), LIMIT).expect("it ends in time");
+        assert_eq!(stdout(&out), expected, "{program}: {}", told(&out));
+    }
+}
+
+#[test]
+fn a_device_that_whoever_calls_has_mounted_is_served() {
+    let Some(stage) = can_mount() else { return };
+    let script = "exec 7<>/dev/fuse; \
+        mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0,allow_other plyfs mnt; \
+        $P -o lowerdir=low:low2,noacl /dev/fd/7; exec 7>&-; \
+        cat mnt/one mnt/two; umount mnt";
+    let mut command = stage.in_own_mounts(script);
+    let out = run(&mut command, LIMIT).expect("it ends in time");
+    assert!(
+        out.status.success() && stderr(&out).is_empty(),
+        "{}",
+        told(&out)
+    );
+    assert_eq!(stdout(&out), "12");
+}
+
+#[test]
+fn root_may_run_what_is_setuid_in_an_image() {
+    let Some(stage) = can_mount() else { return };
+    let script = "cp $(command -v id) low/sid; chmod 4755 low/sid; chmod 755 low; \
+        $P -o lowerdir=low:low2 mnt; setpriv --reuid 1 --regid 1 --clear-groups mnt/sid -u; \
+        umount mnt; $P -o lowerdir=low,nosuid mnt; \
+        setpriv --reuid 1 --regid 1 --clear-groups mnt/sid -u; umount mnt";
+    if !skip::has_tool("setpriv") {
+        return;
+    }
+    let out = run(&mut stage.in_own_mounts(script), LIMIT).expect("it ends in time");
+    assert!(out.status.success(), "{}", told(&out));
+    assert_eq!(stdout(&out), "0\n1\n");
+}

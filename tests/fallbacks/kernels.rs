@@ -93,3 +93,21 @@ fn no_feature_of_fuse_is_needed() {
         day.passes();
     }
 }
+
+/// With a private copy of the layer's mount, with the mounts' numbers, and with neither.
+#[test]
+fn what_is_mounted_in_a_layer_is_no_part_of_it() {
+    for filter in ["", "linux-4.18", "linux-4.18-no-statx"] {
+        let Some(lab) = Lab::new() else { return };
+        let lower = lab.layer("lower", MarkFormat::Overlay, &["dir d", "dir d/m"]);
+        shell(&lower, "mount -t tmpfs none d/m; touch d/m/hidden");
+        let mounted = lab.mount_stack(
+            "m",
+            &lab.stack("m", std::slice::from_ref(&lower)).without(filter),
+        );
+        let said = shell(mounted.path(), "ls d/m; touch d/m/new; ls d/m");
+        assert_eq!(said, "new\n", "{filter}");
+        mounted.unmount().unwrap_or_else(|e| panic!("{e}"));
+        shell(&lower, "umount d/m");
+    }
+}

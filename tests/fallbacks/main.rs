@@ -5,9 +5,13 @@
 //! to a plain directory with the same files: both must look the same afterwards, and after a
 //! remount.
 
+#[path = "../crash/inside.rs"]
+#[allow(dead_code)]
+mod inside;
 mod kernels;
 mod rooms;
 mod scenario;
+mod stale;
 #[path = "../support/mod.rs"]
 mod support;
 mod uppers;

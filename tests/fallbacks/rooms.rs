@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::scenario::Day;
-use super::support::lab::Lab;
+use super::support::lab::{Lab, at, shell};
+use super::support::layers::MarkFormat;
 use super::support::mount::{Mounted, Stack, Subject, run};
 use super::support::{skip, sys};
 
@@ -50,6 +51,40 @@ fn ramfs_which_has_no_xattrs() {
         return;
     };
     Day::new(&lab, room.path()).passes();
+}
+
+#[test]
+fn what_xattrs_say_is_lost_or_the_copy_is_refused() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(room) = Room::new(&lab, "mount -t ramfs ramfs room") else {
+        return;
+    };
+    let lower = lab.layer(
+        "lower",
+        MarkFormat::Overlay,
+        &["file a", "file b", "file c"],
+    );
+    // What libcap calls cap_net_raw+ep.
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (file, name, value) in [
+        ("a", "user.color", &b"red"[..]),
+        ("b", "security.selinux", b"u:r:t:s0"),
+        ("c", "security.capability", &capability),
+    ] {
+        let set = sys::lsetxattr(at(&lower, file), name, value, 0);
+        assert_eq!(set, Ok(()), "{name}");
+    }
+    let upper = room.path().join("u");
+    let stack = Stack::new(&[lower]).upper(&upper, &room.path().join("w"));
+    let mounted = lab.mount_stack("m", &stack);
+    let path = |name: &str| at(mounted.path(), name);
+    assert_eq!(sys::lgetxattr(path("a"), "user.color"), Ok(b"red".to_vec()));
+    shell(mounted.path(), "printf more >> a; printf more >> b");
+    let gone = sys::lgetxattr(path("a"), "user.color");
+    assert_eq!(gone, Err(libc::EOPNOTSUPP));
+    assert_eq!(sys::truncate(path("c"), 1), Err(libc::EOPNOTSUPP));
+    assert_eq!(sys::lstat(path("c")).map(|stat| stat.size), Ok(10));
+    mounted.unmount().unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]

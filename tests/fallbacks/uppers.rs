@@ -1,9 +1,11 @@
 //! Uppers on filesystems that lack something.
 
+use std::time::Duration;
+
 use super::scenario::Day;
 use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
-use super::support::mount::{PLYFS_WORDS, Subject};
+use super::support::mount::{PLYFS_WORDS, Subject, run};
 use super::support::sys;
 use super::support::tree::{NodeView, Tree};
 
@@ -180,4 +182,53 @@ fn without_all_of_that() {
         .without_links()
         .without_nodes();
     day.passes();
+}
+
+/// Where marks are files there is no room for the mark of the longest names.
+#[test]
+fn a_name_without_room_for_its_mark_stays() {
+    let Some(lab) = Lab::new() else { return };
+    let (long, longest) = ("l".repeat(251), "m".repeat(252));
+    let lines = [&*format!("file {long}"), &*format!("file {longest}")];
+    let lower = lab.layer("lower", MarkFormat::Overlay, &lines);
+    let mounted = lab.mount_stack("m", &lab.stack("m", &[lower]).without("no-devices"));
+    let path = |name: &str| at(mounted.path(), name);
+    assert_eq!(sys::unlink(path(&long)), Ok(()));
+    assert_eq!(sys::unlink(path(&longest)), Err(libc::ENAMETOOLONG));
+    let moved = sys::rename(path(&longest), path("short"), 0);
+    assert_eq!(moved, Err(libc::ENAMETOOLONG));
+    assert_eq!(shell(mounted.path(), "ls").trim(), longest);
+}
+
+/// `plyfs check` finds nothing wrong with such uppers, and `plyfs settle` says why it cannot
+/// write what overlayfs would read.
+#[test]
+fn an_upper_without_marks_of_overlayfs_is_sound_and_cannot_be_settled() {
+    for filter in ["no-xattrs", "no-devices", "poorest"] {
+        let Some(lab) = Lab::new() else { return };
+        let lines = ["dir d", "file d/f", "file a", "dir e", "file e/x"];
+        let lower = lab.layer("lower", MarkFormat::Overlay, &lines);
+        let stack = lab.stack("m", &[lower]).without(filter);
+        let mounted = lab.mount_stack("m", &stack);
+        shell(mounted.path(), "rm a d/f; rm -r e; mkdir e; printf n > e/n");
+        mounted.unmount().unwrap_or_else(|e| panic!("{e}"));
+        let verb = |verb: &str| {
+            let out = run(&mut stack.plyfs_verb(verb), Duration::from_secs(60));
+            out.unwrap_or_else(|e| panic!("{filter} {verb}: {e}"))
+        };
+        let checked = verb("check");
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success(), "{filter}: {said}");
+        let settled = verb("settle");
+        let said = String::from_utf8_lossy(&settled.stderr).into_owned();
+        assert_eq!(settled.status.code(), Some(1), "{filter}: {said}");
+        assert_eq!(said.lines().count(), 1, "{filter}: {said}");
+        println!("{filter}: {said}");
+        let mounted = lab.mount_stack("m", &stack);
+        assert_eq!(
+            shell(mounted.path(), "echo *; ls e d"),
+            "d e\nd:\n\ne:\nn\n",
+            "{filter}"
+        );
+    }
 }

@@ -12,6 +12,7 @@ mod identity;
 mod links;
 mod metacopy;
 mod names;
+mod partial;
 mod recreate;
 mod stacks;
 #[path = "../support/mod.rs"]

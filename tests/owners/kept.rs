@@ -176,7 +176,7 @@ fn new_files_of_every_type_belong_to_whom_they_should_and_on_disk_to_the_daemon(
         "chmod 1777 . d; rm gone; rmdir d/gone; chgrp 20 d; chmod g+s d",
     );
     let script = "umask 027; echo n > file; mkdir dir d/gone; mkfifo pipe; ln -s x sym; \
-                  echo back > gone; echo n > d/file; ln file second";
+                  echo back > gone; echo n > d/file; ln file second; ln -s x d/sym";
     shell_as(1000, m, script);
     shell(
         m,
@@ -196,6 +196,7 @@ fn new_files_of_every_type_belong_to_whom_they_should_and_on_disk_to_the_daemon(
             "block special file 666 7:8 8,11170",
         ]
     );
+    assert_eq!(owners(m, "sym d/sym"), "1000:1000 1000:20");
     assert_eq!(
         shown(&u, "file dir pipe null d/gone d/file"),
         [
@@ -211,7 +212,7 @@ fn new_files_of_every_type_belong_to_whom_they_should_and_on_disk_to_the_daemon(
     assert_eq!(noted(&u, "dir"), "1000:1000:0750:dir");
     assert_eq!(
         shell(m, "head -c 1 null | wc -c; cat gone; ls d"),
-        "0\nback\nfile\ngone\n"
+        "0\nback\nfile\ngone\nsym\n"
     );
     let opaque = |name: &str| sys::lgetxattr(at(&u, name), "trusted.overlay.opaque").is_ok();
     assert!(opaque("d/gone") && !opaque("dir"));
@@ -307,6 +308,17 @@ fn security_xattrs_are_kept_beside_and_what_keeps_the_owner_does_not_show() {
     shell(m, "echo x >> g");
     shell_as(0, m, "setfattr -x security.note f");
     assert_eq!(shell(m, "getfattr -dm security f"), "");
+    // A symlink has no user xattrs: its own stay where they are.
+    shell(
+        m,
+        "ln -s f s; setfattr -hn security.note -v 3 s; chown -h 5 s",
+    );
+    assert_eq!(
+        shell(m, "getfattr -h --only-values -n security.note s"),
+        "3"
+    );
+    shell(m, "setfattr -hx security.note s");
+    assert_eq!(shell(m, "getfattr -hdm - s"), "");
     // A user's of the same name is another one.
     shell(m, &format!("setfattr -n {KEY} -v 1:1:0777 f"));
     assert_eq!(

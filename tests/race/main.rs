@@ -349,3 +349,35 @@ fn deleting_and_making_one_tree_at_once_works() {
         );
     }
 }
+
+/// Two directories change places while one of them, by a descriptor, gets other modes and
+/// xattrs: nothing of that may come to the other. (With files the kernel sees to it: it locks
+/// them for both.)
+#[test]
+fn a_change_goes_to_its_directory_and_not_to_what_took_its_name() {
+    let Some(lab) = Lab::new() else { return };
+    let lines = ["dir d", "dir d/changed", "dir d/still"];
+    let layer = lab.layer("pair", MarkFormat::Overlay, &lines);
+    let mounted = lab.mount("pair", std::slice::from_ref(&layer));
+    let open = |name| {
+        let path = at(mounted.path(), name);
+        let fd = sys::open(&path, libc::O_RDONLY | libc::O_DIRECTORY, 0).expect("open");
+        (path, fd)
+    };
+    let ((a, changed), (b, still)) = (open("d/changed"), open("d/still"));
+    let before = sys::fstat(&still).expect("fstat");
+    together(6, |thread, _| {
+        for i in 0..4 * rounds() {
+            match thread % 4 {
+                0 => honest("exchange", sys::rename(&a, &b, libc::RENAME_EXCHANGE)),
+                1 => honest("xattr", sys::fsetxattr(&changed, "user.race", b"1", 0)),
+                _ => honest("chmod", sys::fchmod(&changed, 0o700 | (i as u32 % 2) << 3)),
+            }
+        }
+    });
+    let after = sys::fstat(&still).expect("fstat");
+    assert_eq!((after.ino, after.mode), (before.ino, before.mode));
+    let at_a = sys::lstat(&a).expect("lstat").ino == after.ino;
+    let names = sys::llistxattr(if at_a { &a } else { &b }).expect("its xattrs");
+    assert!(names.is_empty(), "{names:?}");
+}

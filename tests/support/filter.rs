@@ -174,6 +174,7 @@ pub fn named(name: &str) -> Option<Vec<Refusal>> {
         "no-statx-eperm" => no_statx(libc::EPERM),
         "linux-4.18" => linux_4_18(libc::ENOSYS),
         "linux-4.18-eperm" => linux_4_18(libc::EPERM),
+        "linux-4.18-no-statx" => [linux_4_18(libc::ENOSYS), no_statx(libc::ENOSYS)].concat(),
         "linux-4.18-userns" => [linux_4_18(libc::ENOSYS), no_devices()].concat(),
         _ => return None,
     })

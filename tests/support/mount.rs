@@ -127,7 +127,12 @@ impl Stack {
         Ok(Mounted {
             at: at.to_owned(),
             connection,
-            upper: self.upper.as_ref().map(|(upper, _)| upper.clone()),
+            upper: match &self.upper {
+                Some((upper, _)) if copies_parts() || self.words.contains("partial=") => {
+                    Some(upper.clone())
+                }
+                _ => None,
+            },
             live: true,
         })
     }
@@ -295,6 +300,7 @@ fn judge(program: &str, out: &Output) -> Result<(), String> {
 pub struct Mounted {
     at: PathBuf,
     connection: Option<u64>,
+    /// Its upper, where the daemon may work on it after unmounting.
     upper: Option<PathBuf>,
     live: bool,
 }
@@ -331,7 +337,7 @@ impl Mounted {
         }
         if gone.is_err() {
             release(&self.at, self.connection);
-        } else if copies_parts() && self.connection.is_some() {
+        } else if self.connection.is_some() {
             self.wait_for_the_daemon();
         }
         gone.map_err(|e| format!("umount {}: {}", self.at.display(), sys::errno_name(e)))
@@ -339,6 +345,12 @@ impl Mounted {
 }
 
 impl Mounted {
+    /// As `unmount`, without waiting for a daemon that works on.
+    pub fn unmount_only(mut self) -> Result<(), String> {
+        self.upper = None;
+        self.unmount()
+    }
+
     /// What was partly copied gets the rest of its data after unmounting.
     fn wait_for_the_daemon(&self) {
         if let Some(upper) = &self.upper {

@@ -18,6 +18,7 @@ use super::args::RunArgs;
 use super::{logging, mount};
 use crate::cli::preflight::overlap::{self, Place};
 use crate::cli::preflight::{LOWER, LOWERS_MAX, absolute, check_metrics, directory, readable};
+use crate::config::plan::Complete;
 use crate::config::request::Request;
 use crate::error::plain;
 use crate::error::{MountError, SysError, best_effort};
@@ -48,6 +49,10 @@ struct Ground {
 /// Whatever keeps it from running.
 pub fn run(args: RunArgs) -> Result<ExitCode, MountError> {
     let mut settings = Request::default();
+    if args.discard {
+        // What is thrown away need not be whole.
+        settings.complete = Complete::Off;
+    }
     mount::apply_words(&mut settings, &args.options)?;
     if settings.upper.is_some() || settings.work.is_some() || !settings.lowers.is_empty() {
         return Err(MountError::new(

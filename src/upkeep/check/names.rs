@@ -69,6 +69,14 @@ impl Checker {
         }
         if own(&marks, &dir.upper, b"metacopy").is_some() && entry.stat.is_file() {
             self.metacopy(dir, &entry.name)?;
+        } else if let Some(mark) = own(&marks, &dir.upper, b"partial") {
+            let remove = ("removed", || xattr::remove(dir.at(name), &mark.key));
+            self.find_and(
+                dir.shown_entry(name),
+                Kind::StalePartial,
+                key_name(&mark.key),
+                remove,
+            )?;
         }
         let count = own(&marks, &dir.upper, b"nlink");
         self.count_name(dir, entry, count)?;

@@ -121,6 +121,9 @@ pub fn settle(
         whole::make(&union, space, target.space(space), &mut job)?;
         links::give_names(&union, &mut job)?;
         sync(&union)?;
+        // All have their data by now: the note that they may not have goes.
+        let completed = union.complete_rest(true, || true);
+        completed.map_err(|e| trouble("upper", e))?;
     }
     let (union, work) = Union::inspect(&plan)?;
     links::drop_index(&union, &work, &plan, &mut job)?;
