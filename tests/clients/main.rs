@@ -36,6 +36,8 @@ const SHORT: [(&str, &str, &[&str]); 6] = [
             "commit_keeps_whiteouts",
             "volume_overlaid",
             "setuid",
+            "userns_auto",
+            "uidmap",
             "image_mount",
             "hard_links",
             "killed_daemon",
@@ -53,6 +55,8 @@ const SHORT: [(&str, &str, &[&str]); 6] = [
             "rootfs_overlaid",
             "read_only",
             "user",
+            "keep_id",
+            "userns_auto",
             "six_at_once",
             "chown_recursive",
             "dpkg",
@@ -100,7 +104,7 @@ fn container_engines_live_on_plyfs() {
 }
 
 #[test]
-#[ignore = "takes half an hour, and wants docker and the rivals too"]
+#[ignore = "takes a quarter of an hour, and wants docker and the rivals too"]
 fn the_whole_table() {
     if !skip::can_mount() || !column::has_tools() {
         return;
