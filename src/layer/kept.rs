@@ -133,18 +133,15 @@ impl Layer {
     }
 
     /// What the root of this upper is to be that says nothing of it itself: that of the layer
-    /// `below`, where that says it; else one that lets everybody in, as containers-storage has
-    /// programs do that mount for it: with `force_mask` it makes all roots for itself alone.
+    /// `below`, where that says it, for then it is a store's, and was made with any mode.
     fn root_of_store(&self, below: Option<&Layer>) -> Result<Stat, SysError> {
         let mut stat = fs::stat(At::fd(&*self.root))?;
         if let Some(below) = below {
             let root = At::fd(&*below.root);
             if let Some(said) = below.said(root, &fs::stat_unsynced(root)?)? {
                 said.apply(&mut stat);
-                return Ok(stat);
             }
         }
-        stat.mode |= 0o555;
         Ok(stat)
     }
 
