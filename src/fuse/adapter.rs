@@ -283,7 +283,6 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_HAS_IOCTL_DIR,
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
@@ -296,6 +295,11 @@ impl fuser::Filesystem for Adapter {
             if !ask(config, flag) {
                 log::info!("this kernel does not offer {flag:?}");
             }
+        }
+        // Engines compare two unions without an upper by walking both: they list a directory to
+        // its end, then look at each name. AUTO would leave all but the first page to lookups.
+        if !self.union.never_changes() && !ask(config, InitFlags::FUSE_READDIRPLUS_AUTO) {
+            log::info!("this kernel does not choose between two ways of listing");
         }
         if self.acls && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err() {
             log::info!("this kernel does not offer ACLs");
