@@ -7,6 +7,7 @@
 use super::path::check;
 use crate::error::SysError;
 use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Who asks: the ids and the umask that a new file is made with, and the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +168,23 @@ pub fn raise_file_limit() -> Result<u64, SysError> {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
     })?;
     Ok(limit.rlim_cur)
+}
+
+/// Makes this process's table of descriptors large enough for `count` of them at once, by a
+/// copy of `any` that is closed again. Whenever it has to grow while there are threads the
+/// kernel waits until no processor looks at the old one (`expand_fdtable` in fs/file.c), which
+/// takes 10 ms and more each time that the number of descriptors has doubled.
+///
+/// # Errors
+/// fcntl's.
+pub fn reserve_descriptors(any: &impl AsFd, count: u64) -> Result<(), SysError> {
+    let last = libc::c_int::try_from(count.saturating_sub(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `any` is open as long as it is borrowed.
+    let copy = unsafe { libc::fcntl(any.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) };
+    let copy = check("fcntl", copy)?;
+    // SAFETY: it was made just now, and nobody else knows of it.
+    drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    Ok(())
 }
 
 /// Whether this process has CAP_SYS_ADMIN where it counts for `trusted.` xattrs and

@@ -31,7 +31,7 @@ pub use lookup::Entry;
 
 use crate::config::plan::{CacheTimeout, MountPlan, Redirects};
 use crate::copyup::{self, Settings};
-use crate::error::{Errno, MountError, Result};
+use crate::error::{Errno, MountError, Result, best_effort};
 use crate::layer::marks::is_mark_name;
 use crate::layer::open::open_layers;
 use crate::merge::name::{BadName, Name};
@@ -44,6 +44,8 @@ use std::time::Duration;
 /// Descriptors for files: at most this share of what the process may open.
 const FILE_FD_SHARE: u64 = 4;
 const FILE_FDS_MAX: u64 = 65536;
+/// For so many there is room from the beginning.
+const AT_ONCE: u64 = 16384;
 
 /// A stack of layers shown as one tree.
 #[derive(Debug)]
@@ -70,6 +72,10 @@ impl Union {
         let layers = open_layers(plan)?;
         let limit = creds::raise_file_limit().unwrap_or(1024);
         let file_fds = (limit / FILE_FD_SHARE).min(FILE_FDS_MAX) as usize;
+        if let Some(top) = layers.top() {
+            let many = creds::reserve_descriptors(&*top.root, limit.min(AT_ONCE));
+            best_effort("make room for descriptors", many);
+        }
         Union::over(Tree::new(layers, file_fds, plan.flags.atime), plan)
     }
 
