@@ -1,5 +1,6 @@
 //! Reading, writing and shaping the data of files.
 
+use super::attr::Loss;
 use super::{SetAttr, Union};
 use crate::config::plan::Durability;
 use crate::copyup::{Need, extents};
@@ -150,7 +151,9 @@ impl Union {
         self.with_room(|| self.ensure(&node, Need::Part))?;
         match by {
             Writer::Privileged => {}
-            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
+            Writer::Unprivileged(caller) => {
+                self.clear_privileges(&node, caller, Loss::UnprivilegedWrite)?;
+            }
             Writer::Mapping if node.is_harmless() => {}
             Writer::Mapping => return self.write_keeping_capability(&node, at, data),
         }
@@ -197,9 +200,7 @@ impl Union {
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
         self.with_room(|| self.ensure(&node, Need::Part))?;
-        if caller.uid != 0 {
-            self.clear_privileges(&node, caller)?;
-        }
+        self.clear_privileges(&node, caller, Loss::Write)?;
         self.with_room(|| {
             let (tree, settings) = (&self.tree, &self.settings);
             if node.stack().partial.is_some() {
@@ -258,9 +259,7 @@ impl Union {
         }
         let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
-        if caller.uid != 0 {
-            self.clear_privileges(&target, caller)?;
-        }
+        self.clear_privileges(&target, caller, Loss::Write)?;
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
     }
 
