@@ -137,3 +137,27 @@ fn in_namespace(at: &Path, mount: &str) -> Option<String> {
     );
     said.contains("755").then_some(said)
 }
+
+#[test]
+fn a_store_through_a_mapping_keeps_setuid_where_the_daemon_is_a_users() {
+    let Some(lab) = Lab::new().filter(|_| has_tools()) else {
+        return;
+    };
+    if !crate::user_can_mount() || !skip::has_tool("python3") {
+        return;
+    }
+    let at = lab.path(".");
+    shell(
+        &at,
+        &format!("chmod 755 .; mkdir l u w m; chown {USER}:{USER} l u w m"),
+    );
+    let script = "for f in store write; do echo long > l/$f; chmod 6755 l/$f; done; \
+         $P -o lowerdir=l,upperdir=u,workdir=w m; \
+         python3 -c 'import mmap; f = open(\"m/store\", \"r+b\"); m = mmap.mmap(f.fileno(), 4); \
+             m[0:4] = b\"LONG\"; m.flush()'; \
+         echo more >> m/write; stat -c %a m/store m/write; $P umount m; \
+         stat -c %a u/store u/write; cat u/store";
+    let script = script.replace("$P", &plyfs_binary().display().to_string());
+    let said = crate::shell_as(USER, &at, &script);
+    assert_eq!(said, "6755\n755\n6755\n755\nLONG\n");
+}
