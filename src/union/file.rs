@@ -8,7 +8,9 @@ use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::observe::{self, Cause};
 use crate::sys::creds::Caller;
-use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
+use crate::sys::fs::{
+    self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID, SetTime,
+};
 use crate::sys::io::{self, flags};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -81,11 +83,26 @@ impl Union {
             return Ok(());
         }
         if opening.truncates {
-            let empty = SetAttr {
-                size: Some(0),
-                ..SetAttr::default()
+            // The kernel asks for this of a file that it has just made, too. ext4 writes a file
+            // that was truncated to the disk when it is closed, which one that was empty
+            // before needs not.
+            let is_plain = node.is_harmless() && node.stack().data_upper().is_some();
+            let is_empty = is_plain && {
+                let stat = self.attr_of(&node)?.stat;
+                (stat.size, stat.blocks) == (0, 0)
             };
-            self.setattr(ino, &empty, caller)?;
+            let emptied = if is_empty {
+                SetAttr {
+                    mtime: Some(SetTime::Now),
+                    ..SetAttr::default()
+                }
+            } else {
+                SetAttr {
+                    size: Some(0),
+                    ..SetAttr::default()
+                }
+            };
+            self.setattr(ino, &emptied, caller)?;
         } else if opening.copies {
             self.with_room(|| self.ensure(&node, Need::All))?;
         }
