@@ -19,6 +19,7 @@ pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod path;
+pub mod privilege;
 pub mod process;
 pub mod signal;
 pub mod socket;

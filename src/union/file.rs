@@ -1,5 +1,6 @@
 //! Reading, writing and shaping the data of files.
 
+use super::attr::Loss;
 use super::{SetAttr, Union};
 use crate::config::plan::Durability;
 use crate::copyup::{Need, extents};
@@ -27,6 +28,15 @@ pub enum Writer<'a> {
     Unprivileged(&'a Caller),
     /// A store through a mapping, which clears nothing.
     Mapping,
+}
+
+/// What a write takes away from nobody's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spared {
+    /// Setuid and setgid.
+    Mode,
+    /// Capabilities too.
+    All,
 }
 
 /// What opening a file does to it, beside opening it.
@@ -166,10 +176,12 @@ impl Union {
         }
         self.with_room(|| self.ensure(&node, Need::Part))?;
         match by {
-            Writer::Privileged => {}
-            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
-            Writer::Mapping if node.is_harmless() => {}
-            Writer::Mapping => return self.write_keeping_capability(&node, at, data),
+            _ if node.is_harmless() => {}
+            Writer::Privileged => return self.put_keeping(&node, at, data, Spared::Mode),
+            Writer::Unprivileged(caller) => {
+                self.clear_privileges(&node, caller, Loss::UnprivilegedWrite)?;
+            }
+            Writer::Mapping => return self.put_keeping(&node, at, data, Spared::All),
         }
         self.with_room(|| self.put(&node, at, data))
     }
@@ -185,25 +197,36 @@ impl Union {
         Ok(io::write_full(&*file, data, at)?)
     }
 
-    /// A store through a mapping takes no capability away, but the write that brings it
-    /// to the upper would.
-    fn write_keeping_capability(&self, node: &Arc<Node>, at: u64, data: &[u8]) -> Result<usize> {
+    /// A store through a mapping takes nothing away, and a write with privilege only
+    /// capabilities; but the write that brings it to the upper would, capabilities always and
+    /// setuid and setgid where the daemon has no privilege.
+    fn put_keeping(&self, node: &Arc<Node>, at: u64, data: &[u8], what: Spared) -> Result<usize> {
         const KEY: &CStr = c"security.capability";
         let file = &*self.tree.writer(node)?;
         let real = At::fd(file);
-        let capability = xattr::get_optional(real, KEY)?;
-        let written = self.put(node, at, data)?;
-        match capability {
-            Some(value) => {
-                best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
-            }
-            None => {
-                let upper = self.tree.upper_layer()?;
-                let apart = upper.kept.is_some() && upper.has_capability(real)?;
-                let mode = upper.stat(real)?.mode;
-                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0 && !apart);
-            }
+        let mode = fs::stat(real)?.mode;
+        let has_bits = mode & (S_ISUID | S_ISGID) != 0;
+        let capability = match what {
+            Spared::All => xattr::get_optional(real, KEY)?,
+            Spared::Mode => None,
+        };
+        let written = self.with_room(|| self.put(node, at, data))?;
+        if has_bits && fs::stat(real)?.mode != mode {
+            best_effort("keep setuid", fs::chmod(real, mode & 0o7777));
         }
+        if let Some(value) = capability {
+            best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
+            return Ok(written);
+        }
+        let upper = self.tree.upper_layer()?;
+        let apart = match upper.kept {
+            Some(_) => {
+                let shown = upper.stat(real)?.mode & (S_ISUID | S_ISGID) != 0;
+                shown || upper.has_capability(real)?
+            }
+            None => false,
+        };
+        node.set_harmless(!has_bits && !apart);
         Ok(written)
     }
 
@@ -214,9 +237,7 @@ impl Union {
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
         self.with_room(|| self.ensure(&node, Need::Part))?;
-        if caller.uid != 0 {
-            self.clear_privileges(&node, caller)?;
-        }
+        self.clear_privileges(&node, caller, Loss::Write)?;
         self.with_room(|| {
             let (tree, settings) = (&self.tree, &self.settings);
             if node.stack().partial.is_some() {
@@ -275,9 +296,7 @@ impl Union {
         }
         let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
-        if caller.uid != 0 {
-            self.clear_privileges(&target, caller)?;
-        }
+        self.clear_privileges(&target, caller, Loss::Write)?;
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
     }
 
