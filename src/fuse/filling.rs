@@ -131,9 +131,13 @@ impl Work {
 
     /// Fills until there is nothing to fill, or something else to do.
     fn fill(&self, cursor: &mut Cursor) -> crate::error::Result<()> {
-        while self.union.has_backlog() && self.shared.goes_on() {
+        while self.has_work() && self.shared.goes_on() {
             if !self.is_due() {
                 return Ok(());
+            }
+            if !self.union.has_backlog() {
+                self.union.find_left()?;
+                continue;
             }
             let begun = Instant::now();
             self.union.fill_piece(cursor)?;
@@ -145,6 +149,10 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        self.union.has_backlog() || self.union.may_have_left()
     }
 
     /// Whether nobody else wants anything.
