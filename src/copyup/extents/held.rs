@@ -74,12 +74,18 @@ impl<'a> Held<'a> {
             .owns(floor(at), floor(at).saturating_add(BLOCK))
     }
 
-    /// Before the file grows beyond its size: what the mark says must not reach further.
-    fn before_growth(&self) -> std::result::Result<(), SysError> {
+    /// Before the file grows beyond its size: what the mark says must not reach further. And
+    /// unless the block that it ends in is `written` now, that block is filled, for some make
+    /// data of it to have zeros past the old end (`btrfs_cont_expand`).
+    fn before_growth(&self, written: bool) -> Result<()> {
         let limit = self.partial.limit();
         if self.partial.marked() != limit {
             self.upper.mark_partial(At::fd(&*self.file), limit)?;
             self.partial.set_marked(limit);
+        }
+        let last = floor(self.partial.size());
+        if !written && last < limit && !self.owns_block(last) {
+            self.unnoticed(|| self.fill(last, limit))?;
         }
         Ok(())
     }
@@ -91,10 +97,10 @@ impl<'a> Held<'a> {
         if data.is_empty() {
             return Ok(0);
         }
-        if end > self.partial.size() {
-            self.before_growth()?;
-        }
         let size = self.partial.size();
+        if end > size {
+            self.before_growth(floor(at) <= size)?;
+        }
         let start = if self.owns_block(at) { at } else { floor(at) };
         let stop = match self.owns_block(end - 1) {
             true => end,
@@ -165,7 +171,7 @@ impl<'a> Held<'a> {
 
     pub(super) fn truncate(&self, size: u64) -> Result<()> {
         if size > self.partial.size() {
-            self.before_growth()?;
+            self.before_growth(false)?;
         }
         // The mark follows when the file grows again: before the cut, it must not hide what
         // is still to be seen.
@@ -195,8 +201,8 @@ impl<'a> Held<'a> {
         }
         // First what may be refused.
         if from < end {
-            if end > size && !keeps_size {
-                self.before_growth()?;
+            if end > size {
+                self.before_growth(false)?;
             }
             io::allocate(&*self.file, mode, from, end - from)?;
             if !keeps_size {

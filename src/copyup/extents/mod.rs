@@ -110,14 +110,14 @@ pub(super) fn begin(
     Ok(())
 }
 
-/// Reads from `at` of a partly copied file; `None` where it is not (any more).
+/// Reads from `at` of a file whose data is in several; `None` where it is not (any more).
 ///
 /// # Errors
 /// Those of opening what its data is in, and pread's.
 pub fn read(tree: &Tree, node: &Node, room: &mut [u8], at: u64) -> Result<Option<usize>> {
     let stack = node.stack();
-    if stack.upper.is_none() {
-        return Ok(Some(tree.source(node)?.read_at(room, at)?));
+    if stack.partial.is_none() && stack.is_mixed() {
+        return Ok(Some(below_of(tree, node, &stack)?.read_at(room, at)?));
     }
     let Some(partial) = loaded(tree, node)? else {
         return Ok(None);
@@ -146,8 +146,8 @@ fn below_of(tree: &Tree, node: &Node, stack: &Stack) -> Result<Arc<Source>> {
 /// ENXIO past the end, else lseek's.
 pub fn seek(tree: &Tree, node: &Node, at: u64, whence: i32) -> Result<Option<u64>> {
     let stack = node.stack();
-    if stack.upper.is_none() {
-        return Ok(Some(tree.source(node)?.seek(at, whence)?));
+    if stack.partial.is_none() && stack.is_mixed() {
+        return Ok(Some(below_of(tree, node, &stack)?.seek(at, whence)?));
     }
     let Some(partial) = loaded(tree, node)? else {
         return Ok(None);
