@@ -276,6 +276,9 @@ impl Game {
         if matches!(step.verb(), "truncate" | "ftruncate") && expected.is_ok() && got.is_ok() {
             self.forgive_truncation(&step);
         }
+        if step.verb() == "fallocate" && expected.is_ok() && got.is_ok() {
+            self.forgive_punching(&step);
+        }
         if matches!(step.verb(), "open" | "create") && expected.is_ok() && got.is_ok() {
             self.forgive_opening(&step);
         }
