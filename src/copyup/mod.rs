@@ -86,12 +86,14 @@ impl Settings {
     }
 
     /// Whether a file of type and mode `mode` can be copied to `upper` without its data.
-    /// Where marks are files, nobody who reads them knows of metacopy.
     pub fn spares_data(&self, upper: &Layer, mode: u32) -> bool {
-        self.metacopy
-            && mode & S_IFMT == S_IFREG
-            && upper.records_identity(mode)
-            && !upper.caps.writes_files
+        self.metacopy && Settings::can_lack_data(upper, mode)
+    }
+
+    /// Whether a file of type and mode `mode` of `upper` can say that its data, or a part of
+    /// it, is a lower file's. Where marks are files, nobody who reads them knows of that.
+    fn can_lack_data(upper: &Layer, mode: u32) -> bool {
+        mode & S_IFMT == S_IFREG && upper.records_identity(mode) && !upper.caps.writes_files
     }
 }
 

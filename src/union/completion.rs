@@ -16,6 +16,8 @@ use crate::sys::path::At;
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 const DT_REG: u8 = 8;
 
@@ -35,6 +37,17 @@ impl Union {
     /// How many files are known to be partly copied.
     pub fn partial_files(&self) -> usize {
         self.tree.backlog.len()
+    }
+
+    /// Waits for so long, or else until there is something to be filled; not longer than until
+    /// [`Union::end_filling`].
+    pub fn wait_to_fill(&self, time: Option<Duration>, over: &AtomicBool) {
+        self.tree.backlog.wait(time, over);
+    }
+
+    /// Ends the waiting of whoever does so with `over`.
+    pub fn end_filling(&self, over: &AtomicBool) {
+        self.tree.backlog.end(over);
     }
 
     /// Whether another mount waits for this one to let go of the upper.
@@ -65,7 +78,7 @@ impl Union {
             *cursor = Cursor { ino, at: 0 };
         }
         let advanced = match self.tree.table.get(ino) {
-            Some(node) if !node.is_removed() => {
+            Some(node) if !node.is_removed() && !self.is_gone(&node)? => {
                 extents::advance(&self.tree, &self.settings, &node, cursor.at)?
             }
             _ => Advance::Done,
@@ -75,6 +88,16 @@ impl Union {
             Advance::Done => self.tree.drop_from_backlog(ino),
         }
         Ok(true)
+    }
+
+    /// Whether somebody has removed the upper file of `node`, as engines do with all of an
+    /// upper once it is not mounted any more.
+    fn is_gone(&self, node: &Node) -> Result<bool> {
+        match self.tree.reader(node) {
+            Ok(file) => Ok(fs::stat(At::fd(&*file))?.nlink == 0),
+            Err(Errno::ENOENT | Errno::ESTALE) => Ok(true),
+            Err(e) => Err(e),
+        }
     }
 
     /// Fills all that is left, if `all` is so, and notes where nothing is left; `go_on` is

@@ -34,7 +34,7 @@ pub(super) fn is_wanted(tree: &Tree, settings: &Settings, mode: u32, len: u64) -
     settings
         .partial
         .is_some_and(|least| len > 0 && len >= least)
-        && settings.spares_data(upper, mode)
+        && Settings::can_lack_data(upper, mode)
         && upper.kept.is_none()
         && upper.can_be_partial(scratch)
 }
