@@ -217,7 +217,8 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         source: Original { layer, door, look },
         temp: scratch.temp_name(),
         need: match need {
-            Need::Meta if !spared => Need::All,
+            // Where metadata must not be alone, a part of the data may do.
+            Need::Meta if !spared => Need::Part,
             need => need,
         },
     };

@@ -64,7 +64,7 @@ impl Union {
             Need::Bytes(n) => n.min(size),
             Need::Meta | Need::Part | Need::All => size,
         };
-        let parts = matches!(need, Need::Part | Need::Bytes(_));
+        let parts = need != Need::All;
         if parts && self.settings.copies_parts(&self.tree, node.kind, all) {
             return 0;
         }
