@@ -29,7 +29,7 @@ const VERSION: u8 = b'1';
 
 /// Where overlayfs notes what others must not mount.
 pub(super) const INCOMPAT: &[u8] = b"incompat";
-const PARTIAL: &[u8] = b"partial";
+pub(super) const PARTIAL: &[u8] = b"partial";
 
 /// What a file says of how much of its data it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn try_holes(layer: &Layer, scratch: &Scratch) -> Result<bool, SysError> {
     Ok(holds)
 }
 
-fn open_incompat(work: &OwnedFd) -> Result<OwnedFd, SysError> {
+pub(super) fn open_incompat(work: &OwnedFd) -> Result<OwnedFd, SysError> {
     fs::open(
         At::new(work, INCOMPAT),
         O_RDONLY | O_DIRECTORY | O_NOFOLLOW,

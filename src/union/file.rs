@@ -76,7 +76,7 @@ impl Union {
             Need::Bytes(n) => n.min(size),
             Need::Meta | Need::Part | Need::All => size,
         };
-        let parts = matches!(need, Need::Part | Need::Bytes(_));
+        let parts = need != Need::All;
         if parts && self.settings.copies_parts(&self.tree, node.kind, all) {
             return 0;
         }
@@ -146,13 +146,29 @@ impl Union {
                 return Ok(io::read_full(&file, buf, at)?);
             }
         }
-        if node.stack().is_mixed()
-            && let Some(got) = extents::read(&self.tree, &node, buf, at)?
-        {
-            return Ok(got);
+        loop {
+            if let Some(file) = self.reader_of_all(&node)? {
+                return Ok(io::read_full(&*file, buf, at)?);
+            }
+            if let Some(got) = extents::read(&self.tree, &node, buf, at)? {
+                return Ok(got);
+            }
         }
-        let file = self.tree.reader(&node)?;
-        Ok(io::read_full(&*file, buf, at)?)
+    }
+
+    /// A descriptor of the one file that has all data of `node`; `None` where several have it.
+    fn reader_of_all(&self, node: &Node) -> Result<Option<Arc<OwnedFd>>> {
+        loop {
+            let stack = node.stack();
+            if stack.is_mixed() {
+                return Ok(None);
+            }
+            let file = self.tree.reader(node)?;
+            // Else it may be that of a file which is partly copied since.
+            if Arc::ptr_eq(&stack, &node.stack()) {
+                return Ok(Some(file));
+            }
+        }
     }
 
     /// Whether so many bytes at offset `at` of `ino` can be read without waiting for a disk,
@@ -256,13 +272,15 @@ impl Union {
     /// ENXIO past the end, else lseek's.
     pub fn lseek(&self, ino: Ino, at: i64, whence: i32) -> Result<u64> {
         let node = self.node(ino)?;
-        if node.stack().is_mixed()
-            && let Ok(at) = u64::try_from(at)
-            && let Some(found) = extents::seek(&self.tree, &node, at, whence)?
-        {
-            return Ok(found);
-        }
-        let file = self.tree.reader(&node)?;
+        let file = loop {
+            if let Some(file) = self.reader_of_all(&node)? {
+                break file;
+            }
+            let at = u64::try_from(at).map_err(|_| Errno::ENXIO)?;
+            if let Some(found) = extents::seek(&self.tree, &node, at, whence)? {
+                return Ok(found);
+            }
+        };
         match io::seek(&*file, at, whence) {
             // A filesystem that knows of no holes: all is data.
             Err(e) if at >= 0 && matches!(e.errno, Errno::EINVAL | Errno::EOPNOTSUPP) => {
@@ -291,10 +309,12 @@ impl Union {
     ) -> Result<usize> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
         self.ensure(&target, Need::Part)?;
-        if source.stack().is_mixed() || target.stack().is_mixed() {
+        let Some(reader) = self.reader_of_all(&source)? else {
+            return Err(Errno::EXDEV);
+        };
+        if target.stack().is_mixed() {
             return Err(Errno::EXDEV);
         }
-        let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
         self.clear_privileges(&target, caller, Loss::Write)?;
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
