@@ -84,6 +84,62 @@ pub const COPY_SIZES: [(&str, usize, usize); 5] = [
     ("256m", 256 << 20, 1),
 ];
 
+/// A lower file of which the first change is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Changed {
+    /// Its size, as names have it.
+    pub size: &'static str,
+    /// The same in bytes.
+    pub bytes: usize,
+    /// Whether nearly all of it is a hole.
+    pub sparse: bool,
+    dir: &'static str,
+}
+
+const fn changed(dir: &'static str, size: &'static str, bytes: usize, sparse: bool) -> Changed {
+    Changed {
+        size,
+        bytes,
+        sparse,
+        dir,
+    }
+}
+
+/// All of them.
+pub const CHANGED: [Changed; 14] = [
+    changed("changed-4k", "4k", 4 << 10, false),
+    changed("changed-16k", "16k", 16 << 10, false),
+    changed("changed-64k", "64k", 64 << 10, false),
+    changed("changed-128k", "128k", 128 << 10, false),
+    changed("changed-256k", "256k", 256 << 10, false),
+    changed("changed-1m", "1m", 1 << 20, false),
+    changed("changed-4m", "4m", 4 << 20, false),
+    changed("changed-16m", "16m", 16 << 20, false),
+    changed("changed-64m", "64m", 64 << 20, false),
+    changed("changed-1g", "1g", 1 << 30, false),
+    changed("changed-10g", "10g", 10 << 30, false),
+    changed("changed-64m-sparse", "64m-sparse", 64 << 20, true),
+    changed("changed-1g-sparse", "1g-sparse", 1 << 30, true),
+    changed("changed-10g-sparse", "10g-sparse", 10 << 30, true),
+];
+
+impl Changed {
+    /// Makes it in `dir`, and beside it one that is changed first.
+    fn make(self, dir: &Path) -> io::Result<()> {
+        let path = dir.join("file");
+        if self.sparse {
+            noise(&path, 1 << 20)?;
+            File::options()
+                .write(true)
+                .open(&path)?
+                .set_len(self.bytes as u64)?;
+        } else {
+            noise(&path, self.bytes)?;
+        }
+        noise(&dir.join("first"), 1 << 20)
+    }
+}
+
 /// A set of files below one directory of the union.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Set {
@@ -99,6 +155,8 @@ pub enum Set {
     Moved,
     /// A few files of each size.
     Sizes,
+    /// One file of a certain size.
+    Changed(Changed),
     /// A git repository with two branches.
     Git,
 }
@@ -113,6 +171,7 @@ impl Set {
             Set::Huge => "huge",
             Set::Moved => "moved",
             Set::Sizes => "sizes",
+            Set::Changed(changed) => changed.dir,
             Set::Git => "git",
         }
     }
@@ -152,6 +211,11 @@ impl Set {
                     }
                 }
                 Ok(())
+            }
+            Set::Changed(changed) => {
+                let dir = lowest(layers)?.join(self.dir());
+                fs::create_dir_all(&dir)?;
+                changed.make(&dir)
             }
             Set::Git => repository(&lowest(layers)?.join(self.dir()), sizes.git_files()),
         }

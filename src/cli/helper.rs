@@ -6,7 +6,7 @@
 
 use super::{logging, mount, say};
 use crate::config::options::split_words;
-use crate::config::plan::{MountFlags, Redirects};
+use crate::config::plan::{Complete, MountFlags, Redirects};
 use crate::config::request::{Applied, Request};
 use crate::error::{MountError, best_effort};
 use crate::sys::creds::effective_ids;
@@ -99,6 +99,8 @@ fn request(parsed: &mut Parsed) -> Result<Request, MountError> {
         // The uppers of engines are read by others as they are: podman mounts its store with
         // the kernel's overlayfs or with fuse-overlayfs as soon as it is told to.
         redirects: Redirects::Off,
+        // So that there is seldom anything left when the union is unmounted.
+        complete: Complete::Now,
         debug: parsed.debug,
         flags: MountFlags {
             // Root, also of a user namespace, runs what is setuid in an image, as on overlayfs.

@@ -258,7 +258,7 @@ pub const WORDS: &[Known] = {
         ("redirect_dir", Value("on|follow|nofollow|off"), Redirect),
         ("metacopy", Value("on|off"), Metacopy),
         ("partial", Value("SIZE|off"), Partial),
-        ("complete", Value("idle|unmount|SIZE|off"), Complete),
+        ("complete", Value("idle|now|unmount|SIZE|off"), Complete),
         ("copyup", Value("write|open"), CopyUp),
         ("durability", Value("auto|strict|volatile"), Durability),
         ("io", Value("auto|cached|passthrough"), Io),

@@ -3,8 +3,8 @@
 use super::options::{Effect, Flag, Takes, WORDS, Word, known, nearest, split_layers, unescape};
 use super::owners::{OwnerRequest, switch};
 use super::plan::{
-    CacheTimeout, Complete, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, Redirects, Uuid,
-    XattrSpace,
+    CacheTimeout, Complete, CopyUpAt, Durability, Io, Marks, MountFlags, Observe, PARTIAL_FROM,
+    Redirects, Uuid, XattrSpace,
 };
 use crate::error::MountError;
 use std::ffi::OsStr;
@@ -46,7 +46,7 @@ pub struct Request {
     /// Changes of metadata copy no data; `None` where nobody said so or otherwise.
     pub metacopy: Option<bool>,
     /// From which size on files are copied up in parts.
-    pub partial: Option<u64>,
+    pub partial: Option<Option<u64>>,
     /// When such files get the rest of their data.
     pub complete: Complete,
     /// Largest write request.
@@ -222,6 +222,13 @@ impl Request {
         self.metacopy.unwrap_or(true) && self.redirects.writes()
     }
 
+    /// From which size on files are copied up in parts. Whoever wants no file without all of
+    /// its data, wants none with a part of it, unless that was asked for.
+    pub fn partial_from(&self) -> Option<u64> {
+        let usual = (self.metacopy != Some(false)).then_some(PARTIAL_FROM);
+        self.partial.unwrap_or(usual)
+    }
+
     /// As [`Request::apply`], but an unknown word is refused.
     ///
     /// # Errors
@@ -294,14 +301,15 @@ impl Request {
                 self.metacopy = Some(choice(word, &text, &[("on", true), ("off", false)])?);
             }
             Effect::Partial => {
-                self.partial = match &*text {
+                self.partial = Some(match &*text {
                     "off" => None,
                     text => Some(size(word, text)?),
-                };
+                });
             }
             Effect::Complete => {
                 self.complete = match &*text {
                     "idle" => Complete::Idle,
+                    "now" => Complete::Now,
                     "unmount" => Complete::Unmount,
                     "off" => Complete::Off,
                     text => Complete::Rate(size(word, text)?.max(1)),

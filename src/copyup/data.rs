@@ -68,12 +68,8 @@ fn copy_mixed(from: &Source, to: &OwnedFd, len: u64) -> Result<u64, SysError> {
             break;
         }
         observe::moved(got as u64);
-        let mut rest = room.get(..got).unwrap_or_default();
-        while !rest.is_empty() {
-            let put = io::write_full(to, rest, at)?;
-            rest = rest.get(put..).unwrap_or_default();
-            at += put as u64;
-        }
+        put_all(to, room.get(..got).unwrap_or_default(), at)?;
+        at += got as u64;
         last = at;
     }
     Ok(last)
@@ -137,14 +133,19 @@ fn loop_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<u64
             break;
         }
         observe::moved(got as u64);
-        let mut rest = room.get(..got).unwrap_or_default();
-        while !rest.is_empty() {
-            let put = io::write_full(to, rest, at)?;
-            rest = rest.get(put..).unwrap_or_default();
-            at += put as u64;
-        }
+        put_all(to, room.get(..got).unwrap_or_default(), at)?;
+        at += got as u64;
     }
     Ok(at)
+}
+
+/// Writes all of `data`, or says why not.
+fn put_all(to: &OwnedFd, data: &[u8], at: u64) -> Result<(), SysError> {
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        done += io::write_full(to, rest, at + done as u64)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

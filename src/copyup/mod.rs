@@ -86,12 +86,14 @@ impl Settings {
     }
 
     /// Whether a file of type and mode `mode` can be copied to `upper` without its data.
-    /// Where marks are files, nobody who reads them knows of metacopy.
     pub fn spares_data(&self, upper: &Layer, mode: u32) -> bool {
-        self.metacopy
-            && mode & S_IFMT == S_IFREG
-            && upper.records_identity(mode)
-            && !upper.caps.writes_files
+        self.metacopy && Settings::can_lack_data(upper, mode)
+    }
+
+    /// Whether a file of type and mode `mode` of `upper` can say that its data, or a part of
+    /// it, is a lower file's. Where marks are files, nobody who reads them knows of that.
+    fn can_lack_data(upper: &Layer, mode: u32) -> bool {
+        mode & S_IFMT == S_IFREG && upper.records_identity(mode) && !upper.caps.writes_files
     }
 }
 
@@ -215,7 +217,8 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         source: Original { layer, door, look },
         temp: scratch.temp_name(),
         need: match need {
-            Need::Meta if !spared => Need::All,
+            // Where metadata must not be alone, a part of the data may do.
+            Need::Meta if !spared => Need::Part,
             need => need,
         },
     };
@@ -434,6 +437,7 @@ impl Job<'_> {
             if from.stat.size < len {
                 io::truncate(&to, len)?;
             }
+            self.settings.begin_data(&to);
         }
         Ok(if len > 0 {
             Made::WithData(to)

@@ -6,25 +6,24 @@
 //! kernel asks before it opens a file, and that is all the difference. With
 //! `io=passthrough` it asks too, and is told what to read and write by itself.
 
+use super::answer::{absent, answer_read, empty, value, written};
 use super::backing::{Backings, Served};
 use super::bare::Bare;
-use super::convert::{attr, errno, file_type, set_time, unpack_rdev};
+use super::convert::{attr, caller, errno, file_type, set_time, unpack_rdev};
 use super::readers::{Readers, caught, elsewhere};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
-use crate::sys::creds::{Caller, is_system_admin};
-use crate::sys::fault;
+use crate::sys::creds::is_system_admin;
 use crate::sys::fs::O_TRUNC;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -33,13 +32,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// For ever, as far as the kernel's clock goes.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
+pub(super) const FOREVER: Duration = Duration::from_secs(1 << 30);
 /// Items taken from a directory at a time; what does not fit in the answer is asked
 /// for again, and for the entries of READDIRPLUS that would be work for nothing.
 const READDIR_BATCH: usize = 1024;
 const READDIRPLUS_BATCH: usize = 32;
 const MAX_WRITE: u32 = 1 << 20;
-const MAX_BACKGROUND: u16 = 64;
 /// A copy-up of more bytes than this is done in a thread of its own: the threads that
 /// read requests are few, and must not all be busy copying.
 const LONG_COPY: u64 = 4 << 20;
@@ -49,23 +47,23 @@ const MUCH: usize = 64 << 10;
 /// Answers the kernel's requests from a [`Union`].
 #[derive(Debug)]
 pub struct Adapter {
-    union: Arc<Union>,
-    ttl: Duration,
-    max_write: u32,
+    pub(super) union: Arc<Union>,
+    pub(super) ttl: Duration,
+    pub(super) max_write: u32,
     /// The kernel opens files and directories without asking.
-    opens_by_itself: bool,
+    pub(super) opens_by_itself: bool,
     copyup: CopyUpAt,
     /// Programs have xattrs, ACLs and fsync.
     xattrs: bool,
     bare: Arc<Bare>,
-    acls: bool,
+    pub(super) acls: bool,
     syncs: bool,
     /// Those that call it.
     readers: Arc<Readers>,
     /// Counts what is served, unless that is switched off.
     observer: Option<Arc<Observer>>,
     /// Of `io=passthrough`.
-    backings: Option<Arc<Backings>>,
+    pub(super) backings: Option<Arc<Backings>>,
 }
 
 impl Adapter {
@@ -139,21 +137,6 @@ impl Adapter {
         caught(kind.name(), act);
     }
 
-    /// Asks for what `io=passthrough` needs; without it, files are cached.
-    fn ask_for_passthrough(&mut self, config: &mut KernelConfig) {
-        if self.backings.is_none() {
-            return;
-        }
-        // One level: what lies in the layers is no stacked filesystem itself, and another
-        // union can still be mounted on this one.
-        let depth = config.set_max_stack_depth(1).is_ok();
-        let wanted = InitFlags::FUSE_PASSTHROUGH | InitFlags::FUSE_ATOMIC_O_TRUNC;
-        if !depth || !ask(config, wanted) {
-            log::warn!("io=passthrough: this kernel does not offer it: files are cached");
-            self.backings = None;
-        }
-    }
-
     /// Answers an open of `ino`, whose data is where it is to be.
     fn answer_open(union: &Union, backings: Option<&Backings>, ino: u64, reply: ReplyOpen) {
         const FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
@@ -186,142 +169,9 @@ impl Adapter {
     }
 }
 
-fn caller(request: &Request, umask: u32) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-        umask,
-        pid: request.pid(),
-    }
-}
-
-fn written(reply: ReplyWrite, result: Result<usize>) {
-    match result {
-        Ok(n) => reply.written(n as u32),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn value(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
-    match result {
-        Ok(data) if size == 0 => reply.size(data.len() as u32),
-        Ok(data) if data.len() > size as usize => reply.error(errno(Errno::ERANGE)),
-        Ok(data) => reply.data(&data),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-/// What an absent name is answered with, so that the kernel remembers its absence:
-/// an entry without an inode (`fuse_lookup_name` in fs/fuse/dir.c).
-fn absent() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: SystemTime::UNIX_EPOCH,
-        mtime: SystemTime::UNIX_EPOCH,
-        ctime: SystemTime::UNIX_EPOCH,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(0),
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-/// What the kernel offers.
-fn offers(config: &KernelConfig) -> InitFlags {
-    InitFlags::from_bits_retain(fault::offered(config.capabilities().bits()))
-}
-
-/// Asks for `wanted`; whether the kernel has it.
-fn ask(config: &mut KernelConfig, wanted: InitFlags) -> bool {
-    offers(config).contains(wanted) && config.add_capabilities(wanted).is_ok()
-}
-
-thread_local! {
-    /// The answer to a READ, kept so that none is allocated and zeroed anew.
-    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn answer_read(
-    union: &Union,
-    ino: u64,
-    offset: u64,
-    size: usize,
-    flags: OpenFlags,
-    reply: ReplyData,
-) {
-    READ_BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < size {
-            buffer.resize(size, 0);
-        }
-        let room = buffer.get_mut(..size).unwrap_or_default();
-        match union.read(ino, offset, room, flags.0) {
-            Ok(n) => reply.data(room.get(..n).unwrap_or_default()),
-            Err(e) => reply.error(errno(e)),
-        }
-    });
-}
-
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_ASYNC_READ,
-            InitFlags::FUSE_BIG_WRITES,
-            InitFlags::FUSE_DONT_MASK,
-            InitFlags::FUSE_HAS_IOCTL_DIR,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_MAX_PAGES,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-        ];
-        for flag in wanted {
-            if !ask(config, flag) {
-                log::info!("this kernel does not offer {flag:?}");
-            }
-        }
-        // Engines compare two unions without an upper by walking both: they list a directory to
-        // its end, then look at each name. AUTO would leave all but the first page to lookups.
-        if !self.union.never_changes() && !ask(config, InitFlags::FUSE_READDIRPLUS_AUTO) {
-            log::info!("this kernel does not choose between two ways of listing");
-        }
-        if self.acls && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err() {
-            log::info!("this kernel does not offer ACLs");
-        }
-        // Data that was read is believed as long as attributes are: only where these expire
-        // does the kernel see a file change that it did not change itself.
-        if self.ttl != FOREVER && !ask(config, InitFlags::FUSE_AUTO_INVAL_DATA) {
-            log::info!("this kernel keeps what it read of a file that changes in a layer");
-        }
-        let both = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        self.opens_by_itself = offers(config).contains(both);
-        if let Err(nearest) = config.set_max_write(self.max_write) {
-            log::info!("max_write {} is not to be had: {nearest}", self.max_write);
-            config.set_max_write(nearest).map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidInput, "max_write cannot be set")
-            })?;
-        }
-        self.ask_for_passthrough(config);
-        if config.set_max_background(MAX_BACKGROUND).is_err() {
-            log::info!("max_background stays what it is");
-        }
-        Ok(())
+        self.shake_hands(config)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -1,17 +1,28 @@
 //! Our types <-> fuser's.
 
 use crate::error::Errno;
+use crate::sys::creds::Caller;
 use crate::sys::fs::{
     S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFSOCK, SetTime, Time,
 };
 use crate::union::Attr;
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An errno for an answer, which it makes one that failed.
 pub fn errno(e: Errno) -> fuser::Errno {
     crate::observe::failed();
     fuser::Errno::from_i32(e.0)
+}
+
+/// Who asks.
+pub fn caller(request: &Request, umask: u32) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        umask,
+        pid: request.pid(),
+    }
 }
 
 /// The type of a file by its mode.

@@ -5,8 +5,8 @@ use super::readers::Readers;
 use crate::config::plan::{Complete, MountPlan};
 use crate::error::best_effort;
 use crate::union::{Cursor, Union};
-use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,48 +19,30 @@ const REST: Duration = Duration::from_secs(30);
 /// Bytes that are filled at a time, at most.
 const PIECE: u64 = 1 << 20;
 
-/// What the thread and its owner share.
-#[derive(Debug, Default)]
-struct Shared {
-    ends: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Shared {
-    /// Waits for so long; whether the thread goes on.
-    fn pause(&self, time: Duration) -> bool {
-        let mut ends = self.ends.lock();
-        if !*ends {
-            self.changed.wait_for(&mut ends, time);
-        }
-        !*ends
-    }
-
-    fn goes_on(&self) -> bool {
-        !*self.ends.lock()
-    }
-}
-
 /// The filling of one mount.
 #[derive(Debug)]
 pub struct Filling {
     union: Arc<Union>,
     /// `None` where nothing may be written.
     policy: Option<Complete>,
-    shared: Arc<Shared>,
+    /// Whether the thread is to end.
+    over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Filling {
     /// Begins where `plan` wants it, beside the `readers` that serve `union`.
     pub fn start(plan: &MountPlan, union: &Arc<Union>, readers: &Arc<Readers>) -> Filling {
-        let shared = Arc::new(Shared::default());
+        let over = Arc::new(AtomicBool::new(false));
         let policy = (!plan.flags.read_only).then_some(plan.complete);
-        let works = matches!(policy, Some(Complete::Idle | Complete::Rate(_)));
+        let works = matches!(
+            policy,
+            Some(Complete::Idle | Complete::Now | Complete::Rate(_))
+        );
         let work = Work {
             union: union.clone(),
             readers: readers.clone(),
-            shared: shared.clone(),
+            over: over.clone(),
             policy: plan.complete,
         };
         let thread = (works && union.may_be_partial())
@@ -72,7 +54,7 @@ impl Filling {
         Filling {
             union: union.clone(),
             policy,
-            shared,
+            over,
             thread,
         }
     }
@@ -88,8 +70,7 @@ impl Filling {
     }
 
     fn stop(&mut self) {
-        *self.shared.ends.lock() = true;
-        self.shared.changed.notify_all();
+        self.union.end_filling(&self.over);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -108,43 +89,53 @@ impl Drop for Filling {
 struct Work {
     union: Arc<Union>,
     readers: Arc<Readers>,
-    shared: Arc<Shared>,
+    /// Whether the thread is to end.
+    over: Arc<AtomicBool>,
     policy: Complete,
 }
 
 impl Work {
     fn run(&self) {
         let mut cursor = Cursor::default();
-        loop {
+        while self.goes_on() {
             let pause = match self.fill(&mut cursor) {
-                Ok(()) => LOOK,
+                Ok(()) => self.has_work().then_some(LOOK),
                 Err(e) => {
                     log::warn!("a partly copied file cannot get the rest of its data: {e}");
-                    REST
+                    Some(REST)
                 }
             };
-            if !self.shared.pause(pause) {
-                return;
-            }
+            self.union.wait_to_fill(pause, &self.over);
         }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
     }
 
     /// Fills until there is nothing to fill, or something else to do.
     fn fill(&self, cursor: &mut Cursor) -> crate::error::Result<()> {
-        while self.union.has_backlog() && self.shared.goes_on() {
+        while self.has_work() && self.goes_on() {
             if !self.is_due() {
                 return Ok(());
+            }
+            if !self.union.has_backlog() {
+                self.union.find_left()?;
+                continue;
             }
             let begun = Instant::now();
             self.union.fill_piece(cursor)?;
             if let Complete::Rate(rate) = self.policy {
                 let due = Duration::from_secs_f64(PIECE as f64 / rate as f64);
-                if !self.shared.pause(due.saturating_sub(begun.elapsed())) {
-                    return Ok(());
-                }
+                let rest = due.saturating_sub(begun.elapsed());
+                self.union.wait_to_fill(Some(rest), &self.over);
             }
         }
         Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        self.union.has_backlog() || self.union.may_have_left()
     }
 
     /// Whether nobody else wants anything.

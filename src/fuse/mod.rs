@@ -1,10 +1,12 @@
 //! The kernel's side: requests in, answers out. The only place that names fuser.
 
 pub mod adapter;
+mod answer;
 mod backing;
 mod bare;
 pub mod convert;
 mod filling;
+mod handshake;
 pub mod mounting;
 mod readers;
 pub mod session;

@@ -45,8 +45,8 @@ pub struct Scratch {
     whiteout: SharedWhiteout,
     /// Whether it says that there may be partly copied files.
     pub has_partial: Known,
-    /// Whether it said so when it was opened.
-    pub found_partial: bool,
+    /// Whether it said so when it was opened, and those files were not looked for since.
+    pub found_partial: Known,
 }
 
 impl Scratch {
@@ -73,10 +73,12 @@ impl Scratch {
         let dir = own_subdirectory(&root, TEMPORARIES).map_err(refuse)?;
         volatile::admit(&dir, path)?;
         let has_partial = partial::may_be_there(&dir);
-        sweep(&dir).map_err(refuse)?;
         if has_partial {
-            partial::note(&dir).map_err(refuse)?;
+            // The note is never gone, not even for a moment.
+            let incompat = partial::open_incompat(&dir).map_err(refuse)?;
+            sweep(&incompat, Some(partial::PARTIAL)).map_err(refuse)?;
         }
+        sweep(&dir, has_partial.then_some(partial::INCOMPAT)).map_err(refuse)?;
         if volatile {
             volatile::begin(&dir).map_err(refuse)?;
         }
@@ -87,6 +89,8 @@ impl Scratch {
         };
         let noted = Known::default();
         noted.learn(has_partial);
+        let found = Known::default();
+        found.learn(has_partial);
         Ok(Scratch {
             lock: root,
             dir,
@@ -95,7 +99,7 @@ impl Scratch {
             mount: RandomState::new().hash_one(()) as u32,
             whiteout: SharedWhiteout::default(),
             has_partial: noted,
-            found_partial: has_partial,
+            found_partial: found,
         })
     }
 
@@ -209,13 +213,16 @@ fn own_subdirectory(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd, SysError> {
     fs::open(at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
 }
 
-fn sweep(dir: &OwnedFd) -> Result<(), SysError> {
+fn sweep(dir: &OwnedFd, spared: Option<&[u8]>) -> Result<(), SysError> {
     let mut names = Vec::new();
     for_each(dir, |entry| {
         names.push(entry.name.to_vec());
         Ok::<_, SysError>(())
     })?;
     for name in names {
+        if spared == Some(&*name) {
+            continue;
+        }
         log::info!("sweeping temporary {}", name.escape_ascii());
         remove_tree(dir, &name)?;
     }
@@ -248,7 +255,7 @@ pub fn remove_tree(dir: &OwnedFd, name: &[u8]) -> Result<(), SysError> {
         }
         other => other?,
     };
-    sweep(&inner)?;
+    sweep(&inner, None)?;
     fs::rmdir(at)
 }
 

@@ -4,19 +4,24 @@
 use super::Tree;
 use crate::merge::inomap::Ino;
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Their numbers. Each is counted as looked up, so that there is one node for a file as long
 /// as somebody may be filling it.
 #[derive(Debug)]
 pub struct Backlog {
     queue: Mutex<LruCache<Ino, ()>>,
+    /// Somebody is to look at it.
+    changed: Condvar,
 }
 
 impl Default for Backlog {
     fn default() -> Backlog {
         Backlog {
             queue: Mutex::new(LruCache::unbounded()),
+            changed: Condvar::new(),
         }
     }
 }
@@ -30,6 +35,31 @@ impl Backlog {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.queue.lock().len()
+    }
+
+    /// Waits for so long, or else until there is one; not longer than until [`Backlog::end`]
+    /// ends it.
+    pub fn wait(&self, time: Option<Duration>, over: &AtomicBool) {
+        let mut queue = self.queue.lock();
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        match time {
+            Some(time) => {
+                self.changed.wait_for(&mut queue, time);
+            }
+            None if queue.is_empty() => self.changed.wait(&mut queue),
+            None => {}
+        }
+    }
+
+    /// Ends the waiting of whoever does so with `over`.
+    pub fn end(&self, over: &AtomicBool) {
+        // Under the lock, so that nobody begins to wait meanwhile.
+        let queue = self.queue.lock();
+        over.store(true, Ordering::Relaxed);
+        drop(queue);
+        self.changed.notify_all();
     }
 
     /// Notes that `ino` was used.
@@ -52,8 +82,15 @@ impl Tree {
         let Some(node) = self.refer(ino) else {
             return;
         };
-        if self.backlog.queue.lock().put(ino, ()).is_none() {
+        let mut queue = self.backlog.queue.lock();
+        let begins = queue.is_empty();
+        let is_new = queue.put(ino, ()).is_none();
+        drop(queue);
+        if is_new {
             node.told();
+        }
+        if begins {
+            self.backlog.changed.notify_all();
         }
     }
 

@@ -14,6 +14,7 @@ pub mod fs;
 pub mod fusermount;
 pub mod identity;
 pub mod io;
+pub mod magic;
 pub mod memory;
 pub mod mount;
 pub mod mountinfo;

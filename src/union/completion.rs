@@ -2,6 +2,7 @@
 //! and what is left when it is not used any more.
 
 use super::Union;
+use super::dir::{DT_DIR, DT_UNKNOWN};
 use crate::copyup::extents::{self, Advance};
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::open_listing;
@@ -12,8 +13,13 @@ use crate::node::table::LookupRef;
 use crate::sys::dir::for_each;
 use crate::sys::fs;
 use crate::sys::path::At;
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+const DT_REG: u8 = 8;
 
 /// Where filling came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +37,17 @@ impl Union {
     /// How many files are known to be partly copied.
     pub fn partial_files(&self) -> usize {
         self.tree.backlog.len()
+    }
+
+    /// Waits for so long, or else until there is something to be filled; not longer than until
+    /// [`Union::end_filling`].
+    pub fn wait_to_fill(&self, time: Option<Duration>, over: &AtomicBool) {
+        self.tree.backlog.wait(time, over);
+    }
+
+    /// Ends the waiting of whoever does so with `over`.
+    pub fn end_filling(&self, over: &AtomicBool) {
+        self.tree.backlog.end(over);
     }
 
     /// Whether another mount waits for this one to let go of the upper.
@@ -61,7 +78,7 @@ impl Union {
             *cursor = Cursor { ino, at: 0 };
         }
         let advanced = match self.tree.table.get(ino) {
-            Some(node) if !node.is_removed() => {
+            Some(node) if !node.is_removed() && !self.is_gone(&node)? => {
                 extents::advance(&self.tree, &self.settings, &node, cursor.at)?
             }
             _ => Advance::Done,
@@ -73,6 +90,16 @@ impl Union {
         Ok(true)
     }
 
+    /// Whether somebody has removed the upper file of `node`, as engines do with all of an
+    /// upper once it is not mounted any more.
+    fn is_gone(&self, node: &Node) -> Result<bool> {
+        match self.tree.reader(node) {
+            Ok(file) => Ok(fs::stat(At::fd(&*file))?.nlink == 0),
+            Err(Errno::ENOENT | Errno::ESTALE) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Fills all that is left, if `all` is so, and notes where nothing is left; `go_on` is
     /// asked before each piece. Whether nothing is left.
     ///
@@ -82,15 +109,12 @@ impl Union {
         if !self.has_noted_partial() {
             return Ok(true);
         }
-        if all && self.found_partial() {
-            self.find_partial()?;
-        }
         if all {
+            self.find_left()?;
             let mut cursor = Cursor::default();
             while go_on() && self.fill_piece(&mut cursor)? {}
         }
-        let unknown = self.found_partial() && (!all || self.index_has_partial()?);
-        if self.has_backlog() || unknown {
+        if self.has_backlog() || self.may_have_left() {
             return Ok(false);
         }
         let scratch = self.scratch()?;
@@ -106,19 +130,33 @@ impl Union {
         scratch.is_some_and(|scratch| scratch.has_partial.get() == Some(true))
     }
 
-    /// Whether the upper was left with partly copied files by an earlier mount.
-    fn found_partial(&self) -> bool {
+    /// Whether there may be files that an earlier mount left partly copied and that were not
+    /// looked for yet.
+    pub fn may_have_left(&self) -> bool {
         let scratch = self.tree.layers.scratch.as_ref();
-        scratch.is_some_and(|scratch| scratch.found_partial)
+        scratch.is_some_and(|scratch| scratch.found_partial.get() == Some(true))
     }
 
-    /// Looks for partly copied files in all of the upper.
-    fn find_partial(&self) -> Result<()> {
-        let root = self.tree.refer(self.tree.root.ino).ok_or(Errno::EIO)?;
-        let mut dirs = vec![root];
+    /// Looks for them, once, in all of the upper; also for hard links of which the upper has
+    /// no name, but only the index.
+    ///
+    /// # Errors
+    /// Those of reading directories and of looking names up.
+    pub fn find_left(&self) -> Result<()> {
+        if !self.may_have_left() {
+            return Ok(());
+        }
+        let mut dirs = vec![self.tree.refer(self.tree.root.ino).ok_or(Errno::EIO)?];
         while let Some(dir) = dirs.pop() {
             self.find_partial_in(dir.node(), &mut dirs)?;
         }
+        let mut nameless = self.nameless_in_index()?;
+        let mut dirs = vec![self.tree.refer(self.tree.root.ino).ok_or(Errno::EIO)?];
+        while let Some(dir) = dirs.pop().filter(|_| !nameless.is_empty()) {
+            self.find_names_in(dir.node(), &mut dirs, &mut nameless)?;
+        }
+        // What has no name at all is never read.
+        self.scratch()?.found_partial.learn(false);
         Ok(())
     }
 
@@ -152,21 +190,51 @@ impl Union {
         Ok(())
     }
 
-    /// Whether a hard link of which the upper has no name is partly copied.
-    fn index_has_partial(&self) -> Result<bool> {
+    /// The inodes of partly copied hard links of which the upper has no name.
+    fn nameless_in_index(&self) -> Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
         let Ok(index) = self.tree.index_dir() else {
-            return Ok(false);
+            return Ok(found);
         };
         let upper = self.tree.upper_layer()?;
         let list = open_listing(index.as_fd())?;
-        let mut found = false;
         for_each(&list, |entry| {
             let at = At::new(&*index, entry.name);
-            let is_file = fs::stat(at).is_ok_and(|stat| stat.is_file());
-            found |= is_file && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None;
+            let Ok(stat) = fs::stat(at) else {
+                return Ok(());
+            };
+            let nameless = stat.is_file() && stat.nlink == 1;
+            if nameless && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None {
+                found.insert(stat.ino);
+            }
             Ok::<_, Errno>(())
         })?;
         Ok(found)
+    }
+
+    /// Looks for a name of each of `nameless` among those that lower layers have in `dir`.
+    fn find_names_in<'u>(
+        &'u self,
+        dir: &Arc<Node>,
+        dirs: &mut Vec<LookupRef<'u>>,
+        nameless: &mut BTreeSet<u64>,
+    ) -> Result<()> {
+        for item in self.readdir(dir.ino, 0, usize::MAX)? {
+            let wanted = matches!(item.kind, DT_DIR | DT_REG | DT_UNKNOWN);
+            if !wanted || matches!(&*item.name, b"." | b"..") {
+                continue;
+            }
+            let Some(entry) = self.lookup(dir.ino, &item.name)? else {
+                continue;
+            };
+            let stack = entry.node.node().stack();
+            if entry.node.node().is_dir() {
+                dirs.push(entry.node);
+            } else if stack.upper.is_some_and(|upper| nameless.remove(&upper)) {
+                self.tree.add_to_backlog(entry.attr.ino);
+            }
+        }
+        Ok(())
     }
 
     /// The kernel has forgotten `ino`: a file that was deleted gets no data any more.

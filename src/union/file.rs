@@ -9,7 +9,9 @@ use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::observe::{self, Cause};
 use crate::sys::creds::Caller;
-use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
+use crate::sys::fs::{
+    self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID, SetTime,
+};
 use crate::sys::io::{self, flags};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -74,7 +76,7 @@ impl Union {
             Need::Bytes(n) => n.min(size),
             Need::Meta | Need::Part | Need::All => size,
         };
-        let parts = matches!(need, Need::Part | Need::Bytes(_));
+        let parts = need != Need::All;
         if parts && self.settings.copies_parts(&self.tree, node.kind, all) {
             return 0;
         }
@@ -91,11 +93,26 @@ impl Union {
             return Ok(());
         }
         if opening.truncates {
-            let empty = SetAttr {
-                size: Some(0),
-                ..SetAttr::default()
+            // The kernel asks for this of a file that it has just made, too. ext4 writes a file
+            // that was truncated to the disk when it is closed, which one that was empty
+            // before needs not.
+            let is_plain = node.is_harmless() && node.stack().data_upper().is_some();
+            let is_empty = is_plain && {
+                let stat = self.attr_of(&node)?.stat;
+                (stat.size, stat.blocks) == (0, 0)
             };
-            self.setattr(ino, &empty, caller)?;
+            let emptied = if is_empty {
+                SetAttr {
+                    mtime: Some(SetTime::Now),
+                    ..SetAttr::default()
+                }
+            } else {
+                SetAttr {
+                    size: Some(0),
+                    ..SetAttr::default()
+                }
+            };
+            self.setattr(ino, &emptied, caller)?;
         } else if opening.copies {
             self.with_room(|| self.ensure(&node, Need::All))?;
         }
@@ -129,13 +146,29 @@ impl Union {
                 return Ok(io::read_full(&file, buf, at)?);
             }
         }
-        if node.stack().is_mixed()
-            && let Some(got) = extents::read(&self.tree, &node, buf, at)?
-        {
-            return Ok(got);
+        loop {
+            if let Some(file) = self.reader_of_all(&node)? {
+                return Ok(io::read_full(&*file, buf, at)?);
+            }
+            if let Some(got) = extents::read(&self.tree, &node, buf, at)? {
+                return Ok(got);
+            }
         }
-        let file = self.tree.reader(&node)?;
-        Ok(io::read_full(&*file, buf, at)?)
+    }
+
+    /// A descriptor of the one file that has all data of `node`; `None` where several have it.
+    fn reader_of_all(&self, node: &Node) -> Result<Option<Arc<OwnedFd>>> {
+        loop {
+            let stack = node.stack();
+            if stack.is_mixed() {
+                return Ok(None);
+            }
+            let file = self.tree.reader(node)?;
+            // Else it may be that of a file which is partly copied since.
+            if Arc::ptr_eq(&stack, &node.stack()) {
+                return Ok(Some(file));
+            }
+        }
     }
 
     /// Whether so many bytes at offset `at` of `ino` can be read without waiting for a disk,
@@ -239,13 +272,15 @@ impl Union {
     /// ENXIO past the end, else lseek's.
     pub fn lseek(&self, ino: Ino, at: i64, whence: i32) -> Result<u64> {
         let node = self.node(ino)?;
-        if node.stack().is_mixed()
-            && let Ok(at) = u64::try_from(at)
-            && let Some(found) = extents::seek(&self.tree, &node, at, whence)?
-        {
-            return Ok(found);
-        }
-        let file = self.tree.reader(&node)?;
+        let file = loop {
+            if let Some(file) = self.reader_of_all(&node)? {
+                break file;
+            }
+            let at = u64::try_from(at).map_err(|_| Errno::ENXIO)?;
+            if let Some(found) = extents::seek(&self.tree, &node, at, whence)? {
+                return Ok(found);
+            }
+        };
         match io::seek(&*file, at, whence) {
             // A filesystem that knows of no holes: all is data.
             Err(e) if at >= 0 && matches!(e.errno, Errno::EINVAL | Errno::EOPNOTSUPP) => {
@@ -274,10 +309,12 @@ impl Union {
     ) -> Result<usize> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
         self.ensure(&target, Need::Part)?;
-        if source.stack().is_mixed() || target.stack().is_mixed() {
+        let Some(reader) = self.reader_of_all(&source)? else {
+            return Err(Errno::EXDEV);
+        };
+        if target.stack().is_mixed() {
             return Err(Errno::EXDEV);
         }
-        let reader = self.tree.reader(&source)?;
         let writer = self.tree.writer(&target)?;
         self.clear_privileges(&target, caller, Loss::Write)?;
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)

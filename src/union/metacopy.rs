@@ -38,8 +38,8 @@ impl Union {
         let mut found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
         let mut partial = None;
         match (self.share(part, name)?, part) {
-            // It was given all of its data between the two looks.
-            (Share::None, Part::Upper(..)) if !self.is_metacopy(dir, name, part, stat)? => {
+            // It was given all of its data between the two looks, here or by another mount.
+            (Share::None, _) if !self.is_metacopy(dir, name, part, stat)? => {
                 return Ok((None, None));
             }
             (Share::None, _) => {}
@@ -168,7 +168,15 @@ impl Union {
         }
         if self.is_metacopy(dir, name, part, &stat)? {
             let below = self.find_data(dir, name, parts, i, way)?;
-            return Ok(match (self.share(part, name)?, part, below) {
+            let share = self.share(part, name)?;
+            if share == Share::None && !self.is_metacopy(dir, name, part, &stat)? {
+                // The mount whose upper it is gave it all of its data meanwhile.
+                return Ok(match part {
+                    Part::Lower(real) => Some(DataFile::new(real, name, &stat)),
+                    Part::Upper(..) => None,
+                });
+            }
+            return Ok(match (share, part, below) {
                 (Share::None, _, below) => below,
                 (Share::Some(limit), Part::Lower(real), Some(below)) => {
                     let here = DataFile::new(real, name, &stat);

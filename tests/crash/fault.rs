@@ -18,7 +18,7 @@ use crate::support::backing::{Backing, Kind};
 use crate::support::temp::Scratch;
 use crate::support::{skip, sys, tree};
 use crate::wrong::{Wrong, changes, errnos, points, syncs};
-use crate::yard::{APART, PLAIN, VARIANTS, Variant, Yard};
+use crate::yard::{APART, PARTS, PLAIN, VARIANTS, Variant, Yard};
 
 /// What there is to compare a broken run with.
 struct Reference {
@@ -482,12 +482,12 @@ fn a_failing_call_is_answered_and_leaves_nothing_on_ext4() {
 
 #[test]
 fn a_failing_call_is_answered_and_leaves_nothing_on_xfs() {
-    run_on(Kind::Xfs, &[PLAIN, APART], 9);
+    run_on(Kind::Xfs, &[PLAIN, APART, PARTS], 9);
 }
 
 #[test]
 fn a_failing_call_is_answered_and_leaves_nothing_on_btrfs() {
-    run_on(Kind::Btrfs, &[PLAIN, APART], 9);
+    run_on(Kind::Btrfs, &[PLAIN, APART, PARTS], 9);
 }
 
 #[test]

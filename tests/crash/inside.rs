@@ -10,9 +10,10 @@ use plyfs::config::request::Request;
 use plyfs::error::{Errno, Result};
 use plyfs::sys::creds::Caller;
 use plyfs::sys::fs::{SetTime, Time};
-use plyfs::union::{Attr, New, SetAttr, Union, Writer};
+use plyfs::union::{Attr, Cursor, New, SetAttr, Union, Writer};
 
 use crate::support::bytes::{digest, escape, fill};
+use crate::support::mount::test_options;
 use crate::support::tree;
 
 /// Path (the root is empty) to everything that a program can ask about the file there.
@@ -37,7 +38,8 @@ pub type Files = BTreeMap<String, File>;
 const ROOT: u64 = 1;
 const READ_MAX: usize = 1 << 20;
 
-/// The plan of a mount with the usual options and `words`, as `-o` has them.
+/// The plan of a mount with the usual options, those of the mode in which the tests are run, and
+/// `words`, as `-o` has them.
 pub fn plan(
     lowers: Vec<PathBuf>,
     (upper, work): (&Path, &Path),
@@ -51,7 +53,7 @@ pub fn plan(
         work: Some(work.to_owned()),
         ..Request::default()
     };
-    for word in split_words(OsStr::new(words)) {
+    for word in split_words(OsStr::new(&format!("{},{words}", test_options()))) {
         request.apply_strictly(&word).map_err(|e| e.to_string())?;
     }
     request.check().map_err(|e| e.to_string())
@@ -224,11 +226,21 @@ impl Inside {
             "acl" => acl(b"system.posix_acl_access"),
             "defaultacl" => acl(b"system.posix_acl_default"),
             "fallocate" => self.union.fallocate(ino, 0, number(), 30_000, caller),
+            "punch" => self.union.fallocate(ino, 3, number(), 30_000, caller),
+            // What is partly copied gets the rest of its data.
+            "complete" => self.union.complete_rest(true, || true).map(drop),
             "fsync" => self.union.fsync(ino, false),
             "fdatasync" => self.union.fsync(ino, true),
             "list" => self.union.readdir(ino, 0, usize::MAX).map(drop),
             other => panic!("{other:?} is no operation"),
         }
+    }
+
+    /// What a thread of the daemon does now and then: a piece of a partly copied file comes to
+    /// the upper, and nothing that is shown changes.
+    pub fn fill(&self) -> Result<()> {
+        let mut cursor = Cursor::default();
+        self.union.fill_piece(&mut cursor).map(drop)
     }
 
     /// Removes all that is in a directory.

@@ -14,7 +14,7 @@ use crate::support::backing::Kind;
 use crate::support::bytes;
 use crate::support::lab::{Lab, at, shell};
 use crate::support::layers::MarkFormat;
-use crate::support::mount::{Stack, release_below};
+use crate::support::mount::{Stack, copies_parts, release_below};
 use crate::support::skip;
 use crate::support::sys;
 use crate::support::tree::{self, Tree};
@@ -39,13 +39,21 @@ const LOWER: &[&str] = &[
     "symlink s top",
     "dir gone",
     "file gone/z",
+    "file big 644 0:0 1.5 2300000 0+900000+4,1300000+1000000+5",
 ];
 
 /// One thread only: strace counts the calls of each thread on its own.
 const WORDS: &str = "allow_other,suid,dev,threads=1";
 
+/// Every file is copied up in parts.
+const PARTS: &str = "partial=0,complete=off";
+/// The same, and the daemon completes them after unmounting.
+const COMPLETING: &str = "partial=0,complete=unmount";
+
 /// Each: name, and operations that a shell would do one after the other.
-const SCRIPTS: &[(&str, &[&str])] = &[
+type Script = (&'static str, &'static [&'static str]);
+
+const SCRIPTS: &[Script] = &[
     ("write", &["write d/f", "write top"]),
     (
         "attributes",
@@ -73,6 +81,27 @@ const SCRIPTS: &[(&str, &[&str])] = &[
         &["unlink top", "mkdir top", "rmtree gone", "create gone"],
     ),
     ("hard links", &["write d/g", "unlink d/h", "link d/g e/g"]),
+    (
+        "parts",
+        &[
+            "write big",
+            "truncate big 1500000",
+            "punch big",
+            "rename big e/big",
+            "write e/big",
+            "truncate e/big 2500000",
+        ],
+    ),
+    (
+        "completing",
+        &[
+            "write big",
+            "truncate big 1500000",
+            "write d/f",
+            "write d/g",
+            "chmod big",
+        ],
+    ),
 ];
 
 fn perform(m: &Path, line: &str) -> sys::Res<()> {
@@ -93,6 +122,11 @@ fn perform(m: &Path, line: &str) -> sys::Res<()> {
         "rename" => sys::rename(&p, &q, 0),
         "exchange" => sys::rename(&p, &q, libc::RENAME_EXCHANGE),
         "link" => sys::link(&p, &q),
+        "truncate" => sys::truncate(&p, words[2].parse().expect("a size")),
+        "punch" => {
+            let fd = sys::open(&p, libc::O_WRONLY, 0)?;
+            sys::fallocate(&fd, 3, 10_000, 300_000)
+        }
         "chmod" => sys::chmod(&p, 0o711),
         "chown" => sys::lchown(&p, 7, 8),
         "setxattr" => sys::lsetxattr(&p, "user.new", b"2", 0),
@@ -160,6 +194,23 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Unmounts `at` where `words` have the daemon complete then, and waits for its end;
+    /// whether that was a good one.
+    fn complete(&mut self, at: &Path, words: &str) -> bool {
+        if !words.contains(COMPLETING) {
+            return false;
+        }
+        let end = Instant::now() + Duration::from_secs(20);
+        while sys::umount(at.as_os_str().as_encoded_bytes(), 0) == Err(libc::EBUSY) {
+            assert!(Instant::now() < end, "it can be unmounted within 20 s");
+            std::thread::yield_now();
+        }
+        let status = self.child.wait().expect("the daemon ends");
+        status.success()
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.child.kill().expect("a child can be killed");
@@ -193,15 +244,16 @@ fn trace(daemon: &Daemon, more: &[&str]) -> Child {
 }
 
 /// How often the daemon makes each call during the whole script: strace counts each on its own.
-fn count_calls(lab: &Lab, script: &[&str]) -> BTreeMap<String, u32> {
-    let stack = lab.stack("count", &[lab.path("l")]).words(WORDS);
+fn count_calls(lab: &Lab, script: &[&str], words: &str) -> BTreeMap<String, u32> {
+    let stack = lab.stack("count", &[lab.path("l")]).words(words);
     let m = lab.path("mnt/count");
     let log = lab.path("calls");
-    let daemon = Daemon::start(&stack, &m);
+    let mut daemon = Daemon::start(&stack, &m);
     let mut strace = trace(&daemon, &["-o", log.to_str().expect("a plain path")]);
     for line in script {
         perform(&m, line).unwrap_or_else(|e| panic!("{line}: {}", sys::errno_name(e)));
     }
+    daemon.complete(&m, words);
     drop(daemon);
     strace.wait().expect("strace ends with its daemon");
     release_below(&m);
@@ -224,8 +276,9 @@ fn count_calls(lab: &Lab, script: &[&str]) -> BTreeMap<String, u32> {
 }
 
 /// The states before and after each operation, from a run in which nothing is killed.
-fn reference(lab: &Lab, name: &str, script: &[&str]) -> Vec<Vec<String>> {
-    let mounted = lab.mount(name, &[lab.path("l")]);
+fn reference(lab: &Lab, name: &str, (script, words): (&[&str], &str)) -> Vec<Vec<String>> {
+    let stack = lab.stack(name, &[lab.path("l")]).words(words);
+    let mounted = lab.mount_stack(name, &stack);
     let mut states = vec![state(&tree::read(mounted.path()))];
     for line in script {
         perform(mounted.path(), line).unwrap_or_else(|e| panic!("{line}: {}", sys::errno_name(e)));
@@ -245,7 +298,7 @@ fn acceptable(seen: &[String], old: &[String], new: &[String], line: &str) -> bo
         && new.iter().all(|l| seen.contains(l))
 }
 
-fn run_script(number: usize) {
+fn run_script(number: usize, more: &str) {
     if !skip::can_mount() || !skip::has_tool("strace") {
         return;
     }
@@ -254,28 +307,35 @@ fn run_script(number: usize) {
     });
     let Some(lab) = Lab::on(kind) else { return };
     let (name, script) = SCRIPTS[number];
+    let words = format!("{WORDS},{more}");
     lab.layer("l", MarkFormat::Overlay, LOWER);
-    let states = reference(&lab, "reference", script);
+    let states = reference(&lab, "reference", (script, &words));
     let stride: usize =
         std::env::var("PLYFS_CRASH_STRIDE").map_or(1, |v| v.parse().expect("a number"));
     let mut kills = 0;
-    for (call, count) in count_calls(&lab, script) {
+    for (call, count) in count_calls(&lab, script, &words) {
         for k in (1..=count).step_by(stride) {
-            kills += u32::from(kill_once(&lab, number, &states, (&call, k)));
+            let target = (number, &*words);
+            kills += u32::from(kill_once(&lab, target, &states, (&call, k)));
         }
     }
-    println!("kill, {}, {name}: {kills} kills", kind.name());
+    println!("kill, {}, {name} [{more}]: {kills} kills", kind.name());
     assert!(kills > 5, "the daemon was killed {kills} times");
 }
 
 /// Runs the script on a daemon that dies at its `k`-th `call`, and judges what is left; whether
-/// it died before the script's end.
-fn kill_once(lab: &Lab, number: usize, states: &[Vec<String>], (call, k): (&str, u32)) -> bool {
+/// it died before its end.
+fn kill_once(
+    lab: &Lab,
+    (number, words): (usize, &str),
+    states: &[Vec<String>],
+    (call, k): (&str, u32),
+) -> bool {
     let (name, script) = SCRIPTS[number];
     let id = format!("{call}{k}");
-    let stack = lab.stack(&id, &[lab.path("l")]).words(WORDS);
+    let stack = lab.stack(&id, &[lab.path("l")]).words(words);
     let m = lab.path(&format!("mnt/{id}"));
-    let daemon = Daemon::start(&stack, &m);
+    let mut daemon = Daemon::start(&stack, &m);
     let mut strace = trace(
         &daemon,
         &["-e", &format!("inject={call}:signal=KILL:when={k}")],
@@ -284,6 +344,7 @@ fn kill_once(lab: &Lab, number: usize, states: &[Vec<String>], (call, k): (&str,
         .iter()
         .take_while(|line| perform(&m, line).is_ok())
         .count();
+    let completed = done == script.len() && daemon.complete(&m, words);
     drop(daemon);
     strace.wait().expect("strace ends with its daemon");
     release_below(&m);
@@ -304,11 +365,14 @@ fn kill_once(lab: &Lab, number: usize, states: &[Vec<String>], (call, k): (&str,
     }
     shell(again.path(), "mkdir works; echo x > works/f; rm -r works");
     again.unmount().expect("it unmounts");
+    let stays_partial = words.contains(PARTS) || copies_parts() && !words.contains(COMPLETING);
     let left: Vec<_> = tree::read(&lab.path(&format!("w-{id}")))
         .into_iter()
         .filter(|(path, node)| {
             let index = path.windows(5).any(|w| w == b"index");
-            path.contains(&b'/') && !index && node.stat.mode != 0
+            // That partly copied files are there.
+            let noted = stays_partial && path.starts_with(b"work/incompat");
+            path.contains(&b'/') && !index && !noted && node.stat.mode != 0
         })
         .map(|(path, _)| bytes::escape(&path))
         .collect();
@@ -316,31 +380,38 @@ fn kill_once(lab: &Lab, number: usize, states: &[Vec<String>], (call, k): (&str,
         left.is_empty(),
         "{name}, killed at {call} {k}: left in work: {left:?}"
     );
-    done < script.len()
+    done < script.len() || words.contains(COMPLETING) && !completed
 }
 
 macro_rules! scripts {
-    ($($test:ident: $number:expr;)*) => {
+    ($($test:ident: $number:expr, $words:expr;)*) => {
         $(
             #[test]
             fn $test() {
-                run_script($number);
+                run_script($number, $words);
             }
         )*
     };
 }
 
 scripts! {
-    a_kill_while_writing_loses_nothing: 0;
-    a_kill_while_changing_attributes_loses_nothing: 1;
-    a_kill_while_deleting_loses_nothing: 2;
-    a_kill_while_recreating_loses_nothing: 3;
-    a_kill_while_renaming_loses_nothing: 4;
-    a_kill_while_exchanging_loses_nothing: 5;
-    a_kill_while_linking_loses_nothing: 6;
-    a_kill_while_creating_loses_nothing: 7;
-    a_kill_between_file_and_directory_loses_nothing: 8;
-    a_kill_among_hard_links_loses_nothing: 9;
+    a_kill_while_writing_loses_nothing: 0, "";
+    a_kill_while_changing_attributes_loses_nothing: 1, "";
+    a_kill_while_deleting_loses_nothing: 2, "";
+    a_kill_while_recreating_loses_nothing: 3, "";
+    a_kill_while_renaming_loses_nothing: 4, "";
+    a_kill_while_exchanging_loses_nothing: 5, "";
+    a_kill_while_linking_loses_nothing: 6, "";
+    a_kill_while_creating_loses_nothing: 7, "";
+    a_kill_between_file_and_directory_loses_nothing: 8, "";
+    a_kill_among_hard_links_loses_nothing: 9, "";
+    a_kill_while_writing_parts_loses_nothing: 0, PARTS;
+    a_kill_while_changing_attributes_of_parts_loses_nothing: 1, PARTS;
+    a_kill_while_renaming_parts_loses_nothing: 4, PARTS;
+    a_kill_while_linking_parts_loses_nothing: 6, PARTS;
+    a_kill_among_partly_copied_hard_links_loses_nothing: 9, PARTS;
+    a_kill_while_shaping_parts_loses_nothing: 10, PARTS;
+    a_kill_while_completing_loses_nothing: 11, COMPLETING;
 }
 
 /// Every completed operation is there after a kill under load.

@@ -174,9 +174,16 @@ fn experiment(kind: Kind, apart: bool, words: &str) -> Option<Vec<String>> {
 
 fn run_on(kind: Kind, apart: bool) {
     let words = std::env::var("PLYFS_POWER_WORDS").unwrap_or_default();
-    let wrong = experiment(kind, apart, &words).unwrap_or_default();
+    run_with(kind, apart, &words);
+}
+
+fn run_with(kind: Kind, apart: bool, words: &str) {
+    let wrong = experiment(kind, apart, words).unwrap_or_default();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Every file is copied up in parts, and gets a piece more after every other operation.
+const PARTS: &str = "partial=0,complete=idle";
 
 #[test]
 fn a_power_cut_leaves_old_or_new_on_ext4() {
@@ -191,6 +198,24 @@ fn a_power_cut_leaves_old_or_new_on_xfs() {
 #[test]
 fn a_power_cut_leaves_old_or_new_on_btrfs() {
     run_on(Kind::Btrfs, true);
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_of_partly_copied_files_on_ext4() {
+    run_with(Kind::Ext4, false, PARTS);
+    run_with(Kind::Ext4, true, "partial=0,complete=off");
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_of_partly_copied_files_on_xfs() {
+    run_with(Kind::Xfs, true, PARTS);
+    run_with(Kind::Xfs, false, "partial=0,complete=off");
+}
+
+#[test]
+fn a_power_cut_leaves_old_or_new_of_partly_copied_files_on_btrfs() {
+    run_with(Kind::Btrfs, true, PARTS);
+    run_with(Kind::Btrfs, true, "partial=0,complete=off");
 }
 
 /// The experiment finds what is to be found.

@@ -80,6 +80,18 @@ pub const SCENES: &[(&[&str], &str)] = &[
     (&["chmod d/f"], "unlink d/f"),
     (&["chmod d/f"], "exchange d/f top"),
     (&["rename m m2", "chmod m2/sub/r"], "fallocate m2/sub/r 0"),
+    // What was copied in part.
+    (&["write big 100"], "write big 250000"),
+    (&["write big 100"], "truncate big 350000"),
+    (&["write big 100"], "truncate big 0"),
+    (&["write big 100"], "fallocate big 390000"),
+    (&["write big 100"], "punch big 150000"),
+    (&["write big 100"], "rename big d/big"),
+    (&["write big 100", "rename big b2"], "complete b2"),
+    (&["chmod suid", "write suid 0"], "complete suid"),
+    (&["write d/f 5000"], "complete d/f"),
+    (&["write d/g 0"], "complete d/h"),
+    (&["truncate big 150000"], "truncate big 380000"),
     // Hard links.
     (&[], "write d/g 0"),
     (&[], "chmod d/h"),

@@ -72,6 +72,11 @@ pub const WORK: &[&str] = &[
 pub trait Union {
     fn perform(&self, line: &str) -> Result<(), String>;
     fn files(&self) -> Result<Files, String>;
+
+    /// Does something of what goes on in the background.
+    fn fill(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Union for Inside {
@@ -81,6 +86,10 @@ impl Union for Inside {
 
     fn files(&self) -> Result<Files, String> {
         Inside::files(self).map_err(|e| format!("reading: {e:?}"))
+    }
+
+    fn fill(&self) -> Result<(), String> {
+        Inside::fill(self).map_err(|e| format!("filling: {e:?}"))
     }
 }
 

@@ -20,6 +20,8 @@ pub type Variant = (&'static str, bool);
 
 pub const PLAIN: Variant = ("", false);
 pub const APART: Variant = ("", true);
+/// Every file is copied up in parts, and stays so.
+pub const PARTS: Variant = ("partial=0,complete=off", false);
 
 /// Options after this are those of a union over a filesystem whose rename leaves no whiteout.
 const NO_RENAME_WHITEOUT: char = '!';
@@ -32,6 +34,9 @@ pub const VARIANTS: &[Variant] = &[
     ("index=off", false),
     ("redirect_dir=off", false),
     ("metacopy=off", false),
+    PARTS,
+    ("partial=0,complete=off", true),
+    ("partial=0,complete=off,durability=strict", false),
     ("durability=strict", false),
     ("!", false),
     ("!marks=overlay", false),

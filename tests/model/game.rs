@@ -11,7 +11,7 @@ use super::run::Ending;
 use super::side::Side;
 use super::support::bytes::escape;
 use super::support::layers::MarkFormat;
-use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, forgive_volatile};
+use super::support::mount::{KERNEL_WORDS, PLYFS_WORDS, Subject, copies_parts, forgive_volatile};
 use super::support::tree::{self, NodeView, Tree};
 use super::support::watchdog::Watchdog;
 use super::support::{skip, sys};
@@ -94,6 +94,7 @@ impl Game {
         if subject == Subject::Plyfs && !words.is_empty() {
             other.stack.words = format!("{PLYFS_WORDS},{words}");
         }
+        other.mixes = words.contains("partial=") || copies_parts();
         if subject == Subject::Kernel {
             other.stack.words.clone_from(&kernel.stack.words);
         }
@@ -153,6 +154,13 @@ impl Game {
             return self.compare();
         }
         self.unmount()?;
+        if self.other.mixes {
+            // The kernel reads no partly copied file of a lower layer.
+            match self.other.is_by_chance() {
+                true => self.other.complete(&self.watchdog)?,
+                false => self.for_kernel = false,
+            }
+        }
         self.kernel.restack();
         self.other.restack();
         self.mount()?;
@@ -170,10 +178,14 @@ impl Game {
     /// The upper goes from plyfs to the kernel's overlayfs, or back: what was seen before is
     /// seen after it, under the same numbers.
     fn switch(&mut self) -> Result<(), Vec<String>> {
+        if self.other.mixes && !self.for_kernel {
+            return self.compare();
+        }
         self.relay = true;
         self.by_kernel = true;
         let before = self.other.view();
         self.unmount()?;
+        self.other.complete(&self.watchdog)?;
         let from = self.other.subject;
         let to = match from {
             Subject::Kernel => (Subject::Plyfs, &self.plyfss_words),
@@ -263,6 +275,9 @@ impl Game {
         }
         if matches!(step.verb(), "truncate" | "ftruncate") && expected.is_ok() && got.is_ok() {
             self.forgive_truncation(&step);
+        }
+        if step.verb() == "fallocate" && expected.is_ok() && got.is_ok() {
+            self.forgive_punching(&step);
         }
         if matches!(step.verb(), "open" | "create") && expected.is_ok() && got.is_ok() {
             self.forgive_opening(&step);
@@ -416,7 +431,7 @@ impl Game {
         self.unmount()?;
         let mut lines = self.other.harm();
         if self.other.subject != Subject::Kernel {
-            lines.extend(leftovers(&self.other.dir.join("w")));
+            lines.extend(leftovers(&self.other.dir.join("w"), self.other.mixes));
         }
         report(lines)?;
         if ending == Ending::Settle {
@@ -481,6 +496,9 @@ impl Game {
             ("the kernel's read by plyfs", &read_by_plyfs),
         );
         if self.for_kernel {
+            self.other.complete(&self.watchdog)?;
+            let work = self.other.dir.join("w");
+            lines.extend(leftovers(&work, false));
             self.other.subject = Subject::Kernel;
             self.other.stack.words.clone_from(&self.kernels_words);
             self.other.mount(&self.watchdog)?;
@@ -501,14 +519,16 @@ fn way_through(path: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Temporaries that a clean unmount left in work: anything but directories, and files of an index.
-fn leftovers(work: &Path) -> Vec<String> {
+/// Temporaries that a clean unmount left in work: anything but directories, and files of an index,
+/// and, where they may be left, the note that there are partly copied files.
+fn leftovers(work: &Path, partial: bool) -> Vec<String> {
     tree::read(work)
         .iter()
         .filter(|(path, node)| {
             let inside = path.iter().filter(|&&b| b == b'/').count();
             let index = path.windows(5).any(|part| part == b"index");
-            inside > 0 && !index && node.stat.mode != 0
+            let noted = partial && path.starts_with(b"work/incompat");
+            inside > 0 && !index && !noted && node.stat.mode != 0
         })
         .map(|(path, node)| format!("left in work: {} ({:06o})", escape(path), node.stat.mode))
         .collect()

@@ -28,6 +28,11 @@ fn they_take_turns_at_one_upper_with_user_xattrs() {
     take_turns("userxattr,redirect_dir=off,index=off,metacopy=off");
 }
 
+#[test]
+fn they_take_turns_at_one_upper_that_had_parts_of_files() {
+    take_turns("partial=0");
+}
+
 /// The same as root of a user namespace, where neither program has any privilege outside.
 #[test]
 fn they_take_turns_in_a_user_namespace() {

@@ -42,3 +42,15 @@ fn redirects_and_index_in_user_xattrs_do_what_the_kernels_do() {
 fn plain_user_xattrs_are_the_kernels() {
     play_with("userxattr,redirect_dir=off,index=off,metacopy=off");
 }
+
+/// Every copy-up is one of the blocks that are written, and now one mount and now another gives
+/// files the rest of their data, or none does; see `Side::mount`.
+#[test]
+fn files_that_are_copied_up_in_parts_do_what_the_kernels_do() {
+    play_with("partial=0");
+}
+
+#[test]
+fn parts_with_user_xattrs_do_what_the_kernels_files_do() {
+    play_with("partial=0,userxattr");
+}

@@ -47,6 +47,11 @@ fn the_kernel_shows_a_settled_upper_with_user_xattrs() {
     settle_with("userxattr");
 }
 
+#[test]
+fn the_kernel_shows_a_settled_upper_that_had_parts_of_files() {
+    settle_with("partial=0");
+}
+
 /// A script on plyfs with all features in `user.` xattrs, its upper settled and mounted by the
 /// kernel with `userxattr`: in what the two differ.
 fn judge(dir: &Path, seed: u64, ops: usize) -> Result<Vec<String>, Vec<String>> {

@@ -8,11 +8,20 @@ use std::time::Duration;
 use super::case::Case;
 use super::execute::{self, Hands, Outcome, Step, path};
 use super::support::layers::{MarkFormat, materialise};
-use super::support::mount::{Mounted, Stack, Subject, run};
+use super::support::mount::{Mounted, PLYFS_WORDS, Stack, Subject, run};
 use super::support::sys;
 use super::support::temp::remove_tree;
 use super::support::tree::{self, Tree};
 use super::support::watchdog::Watchdog;
+
+/// When partly copied files get the rest of their data, by turns.
+const COMPLETIONS: &[&str] = &[
+    "complete=off",
+    "complete=2G",
+    "complete=off",
+    "complete=unmount",
+    "complete=idle",
+];
 
 /// One of the two unions.
 pub struct Side {
@@ -23,6 +32,10 @@ pub struct Side {
     /// Where it is mounted.
     pub root: PathBuf,
     mounted: Option<Mounted>,
+    /// plyfs copies files up in parts here, and from mount to mount it is another that gives them
+    /// the rest.
+    pub mixes: bool,
+    mounts: usize,
     pub hands: Hands,
     /// The machine's root, to come back to from the union's.
     machine: OwnedFd,
@@ -59,6 +72,8 @@ impl Side {
             root: dir.join("m"),
             dir,
             mounted: None,
+            mixes: false,
+            mounts: 0,
             hands: Hands::default(),
             machine,
             pristine,
@@ -66,10 +81,37 @@ impl Side {
     }
 
     pub fn mount(&mut self, watchdog: &Watchdog) -> Result<(), Vec<String>> {
-        let mounted = self
-            .stack
-            .mount(self.subject, &self.root)
-            .map_err(|e| vec![e])?;
+        let completes = *COMPLETIONS
+            .get(self.mounts % COMPLETIONS.len())
+            .unwrap_or(&"");
+        self.mounts += 1;
+        self.mount_with(completes, watchdog)
+    }
+
+    /// One or the other, by how often it was mounted.
+    pub fn is_by_chance(&self) -> bool {
+        self.mounts.is_multiple_of(2)
+    }
+
+    /// Where files may be partly copied, gives them the rest: another program is to read them.
+    pub fn complete(&mut self, watchdog: &Watchdog) -> Result<(), Vec<String>> {
+        if self.mixes && self.subject == Subject::Plyfs {
+            self.mount_with("complete=unmount", watchdog)?;
+            self.unmount()?;
+        }
+        Ok(())
+    }
+
+    fn mount_with(&mut self, completes: &str, watchdog: &Watchdog) -> Result<(), Vec<String>> {
+        let mut stack = self.stack.clone();
+        if self.mixes && self.subject == Subject::Plyfs {
+            let words = match &*stack.words {
+                "" => PLYFS_WORDS,
+                words => words,
+            };
+            stack.words = format!("{words},{completes}");
+        }
+        let mounted = stack.mount(self.subject, &self.root).map_err(|e| vec![e])?;
         watchdog.cover(mounted.connection());
         self.mounted = Some(mounted);
         Ok(())

@@ -3,7 +3,7 @@
 use super::support::backing::{Backing, Kind};
 use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
-use super::support::mount::{Stack, copies_at_open};
+use super::support::mount::{PLYFS_WORDS, Stack, copies_at_open};
 use super::support::{sys, tree};
 use std::os::fd::OwnedFd;
 
@@ -27,7 +27,8 @@ fn a_copy_up_that_does_not_fit_leaves_no_trace() {
         ],
     );
     let stack = Stack::new(std::slice::from_ref(&l))
-        .upper(&small.path().join("u"), &small.path().join("w"));
+        .upper(&small.path().join("u"), &small.path().join("w"))
+        .words(&format!("{PLYFS_WORDS},partial=off"));
     let mounted = lab.mount_stack("full", &stack);
     let m = mounted.path();
     let view = tree::read(m);

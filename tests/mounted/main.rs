@@ -13,6 +13,7 @@ mod links;
 mod metacopy;
 mod names;
 mod partial;
+mod partial_shapes;
 mod recreate;
 mod stacks;
 #[path = "../support/mod.rs"]

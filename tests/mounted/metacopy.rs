@@ -17,7 +17,7 @@ fn room(path: &Path) -> u64 {
 #[test]
 fn a_change_of_metadata_copies_no_data_and_a_write_does() {
     let Some(lab) = Lab::new() else { return };
-    for (name, words) in [("plain", ""), ("user", "userxattr")] {
+    for (name, words) in [("plain", "partial=off"), ("user", "userxattr,partial=off")] {
         let l = lab.layer(
             &format!("l-{name}"),
             MarkFormat::Overlay,
@@ -85,7 +85,8 @@ fn metacopy_off_copies_the_data_with_the_rest() {
     let l = lab.layer("l", MarkFormat::Overlay, &[&format!("file f {SIZE}")]);
     for words in ["metacopy=off", "redirect_dir=off"] {
         let name = words.replace('=', "-");
-        let stack = lab.stack(&name, std::slice::from_ref(&l)).words(words);
+        let whole = format!("{words},partial=off");
+        let stack = lab.stack(&name, std::slice::from_ref(&l)).words(&whole);
         let mounted = lab.mount_stack(&name, &stack);
         shell(mounted.path(), "chmod 600 f");
         assert!(room(&lab.upper(&name).join("f")) >= SIZE, "{words}");

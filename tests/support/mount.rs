@@ -127,12 +127,7 @@ impl Stack {
         Ok(Mounted {
             at: at.to_owned(),
             connection,
-            upper: match &self.upper {
-                Some((upper, _)) if copies_parts() || self.words.contains("partial=") => {
-                    Some(upper.clone())
-                }
-                _ => None,
-            },
+            upper: self.upper.as_ref().map(|(upper, _)| upper.clone()),
             live: true,
         })
     }

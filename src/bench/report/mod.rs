@@ -139,7 +139,8 @@ pub fn time(seconds: f64) -> String {
 }
 
 impl Outcome {
-    /// The median: per operation where there are many, with the throughput where bytes count.
+    /// The median: per operation where there are many, with the throughput where bytes count;
+    /// with the 99th percentile of single operations where there are enough of them.
     pub fn figure(&self) -> Option<String> {
         let median = self.summary?.median;
         if self.ops > 1 {
@@ -149,9 +150,20 @@ impl Outcome {
             let rate = self.bytes as f64 / median / f64::from(1 << 20);
             return Some(format!("{rate:.0} MiB/s"));
         }
-        Some(time(median))
+        let figure = time(median);
+        if self.seconds.len() < MANY {
+            return Some(figure);
+        }
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * 99).div_ceil(100);
+        let late = sorted.get(rank.checked_sub(1)?)?;
+        Some(format!("{figure}, p99 {}", time(*late)))
     }
 }
+
+/// So many rounds say something of the slowest ones.
+const MANY: usize = 20;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -1,7 +1,7 @@
 //! How long the first change of a lower file takes.
 
 use super::{Ground, Group, Work, Workload, bytes, grouped};
-use crate::bench::data::{COPY_SIZES, SMALL, Set, Sizes};
+use crate::bench::data::{CHANGED, COPY_SIZES, Changed, SMALL, Set, Sizes};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -35,7 +35,29 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         )
         .changing(Set::Small),
     );
+    all.extend(CHANGED.map(|changed| {
+        let size = bytes(changed.bytes);
+        let sparse = if changed.sparse { ", sparse" } else { "" };
+        Workload::new(
+            Group::CopyUp,
+            format!("change-{}", changed.size),
+            format!("first change of {size}{sparse}: open, write a byte, close"),
+            move |_| change(changed, "file", changed.bytes),
+        )
+        .changing(Set::Changed(changed))
+        // Whatever a mount tries out once has been.
+        .after(move |_| change(changed, "first", SMALL).map(drop))
+        .on_request()
+    }));
     all
+}
+
+fn change(changed: Changed, name: &str, size: usize) -> io::Result<Work> {
+    let path = format!("{}/{name}", Set::Changed(changed).dir());
+    Work::timed(1, || {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.write_all_at(b"x", size as u64 / 2)
+    })
 }
 
 /// How many files are held open at once.

@@ -150,6 +150,8 @@ pub struct Workload {
     pub program: Option<&'static str>,
     /// A file that is read from outside of the union.
     pub input: Option<Input>,
+    /// Whether it is done only where it is named: it takes long, or much room.
+    pub on_request: bool,
     /// Whether its only layer is a root filesystem that the user has named.
     pub in_rootfs: bool,
     prepare: Option<Prepare>,
@@ -179,6 +181,7 @@ impl Workload {
             cold: false,
             program: None,
             input: None,
+            on_request: false,
             in_rootfs: false,
             prepare: None,
             measure: Box::new(measure),
@@ -216,6 +219,14 @@ impl Workload {
     pub fn reading(self, input: Input) -> Workload {
         Workload {
             input: Some(input),
+            ..self
+        }
+    }
+
+    /// It is done only where it is named.
+    pub fn on_request(self) -> Workload {
+        Workload {
+            on_request: true,
             ..self
         }
     }
@@ -266,7 +277,7 @@ pub fn all(sizes: &Sizes) -> Vec<Workload> {
     all
 }
 
-/// Those of `all` that `only` names, all if it names none, without those that `skip` names.
+/// Those of `all` that `only` names, all that are done without being named if it names none, without those that `skip` names.
 /// A name stands for all that begin with it and a hyphen, too: `walk` for `walk-warm`.
 ///
 /// # Errors
@@ -294,7 +305,11 @@ pub fn choose(
     let named = |words: &[String], name: &str| words.iter().any(|word| means(word, name));
     Ok(all
         .into_iter()
-        .filter(|w| (only.is_empty() || named(only, &w.name)) && !named(skip, &w.name))
+        .filter(|w| match only {
+            [] => !w.on_request,
+            only => named(only, &w.name),
+        })
+        .filter(|w| !named(skip, &w.name))
         .collect())
 }
 
@@ -348,6 +363,9 @@ mod tests {
             names(&["walk"], &["walk-cold"]),
             Ok(vec!["walk-warm".into()])
         );
+        let unnamed = names(&[], &[]).expect("some");
+        assert!(!unnamed.iter().any(|name| name.starts_with("change-")));
+        assert_eq!(names(&["change-1g"], &[]).map(|names| names.len()), Ok(2));
         assert_eq!(
             names(&["wal"], &[]).expect_err("no such name").to_string(),
             "--only wal: no workload is called so; see plyfs bench --list"
@@ -356,7 +374,8 @@ mod tests {
 
     #[test]
     fn no_two_workloads_have_one_name() {
-        let mut names = names(&[], &[]).expect("all");
+        let all = all(&Sizes::new(1.0));
+        let mut names: Vec<_> = all.into_iter().map(|w| w.name).collect();
         let count = names.len();
         names.sort();
         names.dedup();

@@ -56,8 +56,20 @@ pub fn run(args: BenchArgs) -> Result<ExitCode, MountError> {
 fn list(args: &BenchArgs) -> Result<ExitCode, MountError> {
     let choice = Choice::of(args)?;
     let mut text = String::new();
-    for Workload { name, title, .. } in &chosen(choice.scale, &args.only, &args.skip)? {
-        text.push_str(&format!("{name:<20} {title}\n"));
+    let all = workloads::all(&crate::bench::data::Sizes::new(choice.scale));
+    let listed = match (&*args.only, &*args.skip) {
+        ([], []) => all,
+        (only, skip) => workloads::choose(all, only, skip)?,
+    };
+    for Workload {
+        name,
+        title,
+        on_request,
+        ..
+    } in &listed
+    {
+        let note = if *on_request { " (only if named)" } else { "" };
+        text.push_str(&format!("{name:<20} {title}{note}\n"));
     }
     to_stdout(&text)?;
     Ok(ExitCode::SUCCESS)

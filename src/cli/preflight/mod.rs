@@ -164,7 +164,7 @@ impl Request {
                 "leave out one of the two",
             ));
         }
-        let metacopy = self.spares_data();
+        let (metacopy, partial) = (self.spares_data(), self.partial_from());
         let mut lowers = self
             .lowers
             .iter()
@@ -202,7 +202,7 @@ impl Request {
             index: self.index,
             redirects: self.redirects,
             metacopy,
-            partial: self.partial,
+            partial,
             complete: self.complete,
             max_write: self.max_write,
             threads: self.threads.or(self.without.threads.then_some(1)),

@@ -59,7 +59,7 @@ fn plan(ground: &Ground, point: PathBuf, lowers: Vec<PathBuf>, pair: &Pair) -> M
         index: settings.index,
         redirects: settings.redirects,
         metacopy: settings.spares_data(),
-        partial: settings.partial,
+        partial: settings.partial_from(),
         complete: settings.complete,
         max_write: settings.max_write,
         threads: settings.threads,
