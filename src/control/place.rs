@@ -15,6 +15,7 @@
 use crate::error::plain;
 use crate::sys::creds::effective_ids;
 use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat, open_path, stat, statfs};
+use crate::sys::magic;
 use crate::sys::path::At;
 use crate::sys::socket::connect_within;
 use std::ffi::OsStr;
@@ -90,9 +91,8 @@ fn own_places() -> Vec<PathBuf> {
 
 /// Refuses a file of a FUSE filesystem.
 fn not_in_fuse(fd: &OwnedFd) -> io::Result<()> {
-    const FUSE: i64 = 0x6573_5546;
     match statfs(fd)?.magic {
-        FUSE => Err(io::Error::other("it is in a FUSE filesystem")),
+        magic::FUSE => Err(io::Error::other("it is in a FUSE filesystem")),
         _ => Ok(()),
     }
 }

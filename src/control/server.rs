@@ -33,8 +33,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const BATCH: usize = 256;
 /// How long a daemon is waited for that may be dead, or only stuck.
 const MOMENT: Duration = Duration::from_millis(1);
-/// Sockets that are looked at for dead ones, each time one is made.
-const SWEPT: usize = 32;
+/// Sockets that are looked at for dead ones, each time one is made: no more die than are made.
+const SWEPT: usize = 2;
 const LINE_MAX: usize = 4096;
 const STACK: usize = 256 << 10;
 

@@ -19,6 +19,14 @@ impl Settings {
         self.durability == Durability::Strict
     }
 
+    /// Has the disk begin with what [`Settings::order_data`] will wait for, while there is
+    /// other work to do.
+    pub fn begin_data(&self, file: &OwnedFd) {
+        if self.durability != Durability::Volatile {
+            io::begin_write_out(file);
+        }
+    }
+
     /// Sees to it that whatever is changed in `upper` after this is not on the disk without
     /// the data of `file`.
     ///

@@ -437,6 +437,7 @@ impl Job<'_> {
             if from.stat.size < len {
                 io::truncate(&to, len)?;
             }
+            self.settings.begin_data(&to);
         }
         Ok(if len > 0 {
             Made::WithData(to)

@@ -209,6 +209,11 @@ impl Mounted {
         &self.point
     }
 
+    /// Whether who called has mounted it, and unmounts it: only the device was handed over.
+    pub fn is_anothers(&self) -> bool {
+        device_number(&self.point).is_some()
+    }
+
     /// The device that its files are on: major and minor number.
     pub fn device(&self) -> Option<(u32, u32)> {
         self.entry.as_ref().map(|entry| entry.dev)

@@ -16,8 +16,8 @@ use fuser::{Config, Notifier, SessionACL};
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::Builder;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, panicking};
 use std::time::Duration;
 
 /// How many threads serve where the plan does not say: one waits for the kernel while
@@ -39,6 +39,26 @@ pub struct Session {
     notifier: Notifier,
     /// Says how serving ended.
     ended: Receiver<io::Result<()>>,
+    /// Ends it where no unmounting can.
+    end: Ending,
+}
+
+/// Who can say that serving has ended; one that panics says so too.
+#[derive(Clone)]
+struct Ending(Sender<io::Result<()>>);
+
+impl Ending {
+    fn tell(&self, how: io::Result<()>) {
+        best_effort("tell how serving ended", self.0.send(how));
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if panicking() {
+            self.tell(Err(io::Error::other("the server panicked")));
+        }
+    }
 }
 
 impl Debug for Session {
@@ -94,10 +114,12 @@ impl Session {
             backings.notify_by(notifier.clone());
         }
         let (tell, ended) = channel();
+        let end = Ending(tell);
+        let server = end.clone();
         // It ends when the kernel says that nobody uses the mount any more.
         Builder::new()
             .name("plyfs-serve".into())
-            .spawn(move || best_effort("tell how serving ended", tell.send(inner.run())))
+            .spawn(move || server.tell(inner.run()))
             .map_err(|e| broken(plan, format_args!("no thread to serve it: {}", plain(&e))))?;
         let device = mounted.device();
         let filling = Filling::start(plan, &union, &readers);
@@ -108,6 +130,7 @@ impl Session {
             mounted: Arc::new(mounted),
             notifier,
             ended,
+            end,
         };
         // It answers: the kernel has shaken hands, and who serves is there. Looking at the mount
         // from here would be a request to ourselves: killed in that moment, this process
@@ -194,14 +217,19 @@ fn take_down(mounted: &Mounted) {
     }
 }
 
-/// Unmounts at the first of `signals`, and gives up on the users at the second.
-fn watch(signals: Blocked, mounted: &Mounted) {
+/// Unmounts at the first of `signals`, and gives up on the users at the second. What somebody
+/// else has mounted is his to unmount: serving that ends at once.
+fn watch(signals: Blocked, mounted: &Mounted, end: &Ending) {
     let mut asked = false;
     loop {
         match signals.wait() {
             Ok(signal) if asked => {
                 log::error!("{}: not waiting for its users", signal::name(signal));
                 exit_now(1);
+            }
+            Ok(signal) if mounted.is_anothers() => {
+                log::info!("{}: serving no longer", signal::name(signal));
+                return end.tell(Ok(()));
             }
             Ok(signal) => {
                 log::info!("{}: unmounting", signal::name(signal));
@@ -226,7 +254,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result
     let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
     let signals = signal::block(&TERMINATION).map_err(no_signals)?;
     let session = Session::start(plan)?;
-    let mounted = Arc::clone(&session.mounted);
+    let (mounted, end) = (Arc::clone(&session.mounted), session.end.clone());
     let number = mounted.connection().unwrap_or_default();
     let (tell, named) = channel();
     // Ends with the process: it sleeps in sigwait.
@@ -234,7 +262,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result
         .name(format!("{WATCHER}{number}"))
         .spawn(move || {
             best_effort("tell that signals are awaited", tell.send(()));
-            watch(signals, &mounted);
+            watch(signals, &mounted, &end);
         });
     watcher.map_err(|e| broken(plan, format_args!("no thread for signals: {}", plain(&e))))?;
     // A thread has its name only once it runs, and `plyfs umount` looks for the name.

@@ -10,6 +10,7 @@
 use super::Layer;
 use crate::error::{Errno, SysError};
 use crate::sys::fs;
+use crate::sys::magic;
 use crate::sys::path::At;
 
 const MAGIC: u8 = 0xfb;
@@ -97,12 +98,6 @@ impl Origin {
     /// Sources: include/linux/exportfs.h (`enum fid_type`), fs/btrfs/export.h,
     /// mm/shmem.c (`shmem_encode_fh`).
     pub fn inode(&self, magic: i64) -> Option<u64> {
-        const EXT4: i64 = 0xef53;
-        const XFS: i64 = 0x5846_5342;
-        const BTRFS: i64 = 0x9123_683e;
-        const TMPFS: i64 = 0x0102_1994;
-        const SQUASHFS: i64 = 0x7371_7368;
-        const EROFS: i64 = 0xe0f5_e1e2;
         let kind = *self.0.get(4)?;
         let handle = self.0.get(HEAD..)?;
         let word = |i: usize| -> Option<u64> {
@@ -110,9 +105,11 @@ impl Origin {
             Some(u64::from(u32::from_ne_bytes(bytes.try_into().ok()?)))
         };
         match (magic, kind) {
-            (EXT4 | XFS | SQUASHFS | EROFS, 1) => word(0),
-            (XFS | EROFS, 0x81) | (BTRFS, 0x4d) => Some(word(1)? << 32 | word(0)?),
-            (TMPFS, 1) => Some(word(2)? << 32 | word(1)?),
+            (magic::EXT4 | magic::XFS | magic::SQUASHFS | magic::EROFS, 1) => word(0),
+            (magic::XFS | magic::EROFS, 0x81) | (magic::BTRFS, 0x4d) => {
+                Some(word(1)? << 32 | word(0)?)
+            }
+            (magic::TMPFS, 1) => Some(word(2)? << 32 | word(1)?),
             _ => None,
         }
     }

@@ -14,11 +14,9 @@
 //! off. btrfs is no such filesystem: a file that is synced is logged on its own.
 
 use crate::sys::fs::Stat;
+use crate::sys::magic;
 use crate::sys::mountinfo;
 use std::path::Path;
-
-const EXT4: i64 = 0xef53;
-const XFS: i64 = 0x5846_5342;
 
 /// Since then sync_file_range(2) can be told to leave no page out.
 const WRITES_ALL: (u32, u32) = (5, 2);
@@ -28,8 +26,8 @@ const WRITES_ALL: (u32, u32) = (5, 2);
 pub fn keeps_order(magic: i64, root: &Stat) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let asked = match magic {
-        EXT4 => ext4(root),
-        XFS => xfs(root),
+        magic::EXT4 => ext4(root),
+        magic::XFS => xfs(root),
         _ => None,
     };
     is_since(&release, WRITES_ALL) && asked == Some(true)

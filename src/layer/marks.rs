@@ -99,14 +99,14 @@ const ASKED: u8 = 4;
 const FEW: usize = 4096;
 
 /// Why the reading of a directory ended early.
-enum Stop {
+enum EndsEarly {
     Enough,
     Failed(SysError),
 }
 
-impl From<SysError> for Stop {
-    fn from(e: SysError) -> Stop {
-        Stop::Failed(e)
+impl From<SysError> for EndsEarly {
+    fn from(e: SysError) -> EndsEarly {
+        EndsEarly::Failed(e)
     }
 }
 
@@ -117,14 +117,14 @@ fn has_mark_files(dir: At<'_>) -> Result<Option<bool>, SysError> {
         seen += 1;
         any = is_mark_name(entry.name);
         if any || seen == FEW {
-            return Err(Stop::Enough);
+            return Err(EndsEarly::Enough);
         }
         Ok(())
     });
     match read {
         Ok(()) => Ok(Some(false)),
-        Err(Stop::Enough) => Ok(any.then_some(true)),
-        Err(Stop::Failed(e)) => Err(e),
+        Err(EndsEarly::Enough) => Ok(any.then_some(true)),
+        Err(EndsEarly::Failed(e)) => Err(e),
     }
 }
 

@@ -9,6 +9,7 @@ use super::Layer;
 use super::marks::Hints;
 use crate::error::{Errno, SysError};
 use crate::sys::fs::{Stat, Time};
+use crate::sys::magic;
 use crate::sys::path::At;
 use crate::sys::xattr;
 
@@ -59,8 +60,7 @@ impl Layer {
     /// what was synced in its directory has brought the name along (LOG_INODE_EXISTS in
     /// fs/btrfs/tree-log.c).
     pub fn logs_files_apart(&self) -> bool {
-        const BTRFS: i64 = 0x9123_683e;
-        self.caps.magic == BTRFS
+        self.caps.magic == magic::BTRFS
     }
 
     /// Says that the data of the upper file at `at` is the lower one's.

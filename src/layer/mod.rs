@@ -22,6 +22,7 @@ pub mod whiteouts;
 
 use crate::error::SysError;
 use crate::sys::fs::{self, Stat};
+use crate::sys::magic;
 use crate::sys::path::At;
 use dirfds::{DirFds, RealDir};
 use kept::Kept;
@@ -113,12 +114,10 @@ impl Layer {
     /// Whether what `stat` is of belongs to another mount than the layer. Before Linux 5.8
     /// only another device tells, unless each subvolume and each layer below is one.
     fn is_elsewhere(&self, stat: &Stat) -> bool {
-        const BTRFS: i64 = 0x9123_683e;
-        const OVERLAY: i64 = 0x794c_7630;
         if stat.mnt_id != 0 && self.mnt_id != 0 {
             return stat.mnt_id != self.mnt_id;
         }
-        stat.dev != self.dev && !matches!(self.caps.magic, BTRFS | OVERLAY)
+        stat.dev != self.dev && !matches!(self.caps.magic, magic::BTRFS | magic::OVERLAY)
     }
 }
 

@@ -20,6 +20,7 @@ use super::scratch::Scratch;
 use crate::error::{Errno, SysError, best_effort};
 use crate::sys::fs::{self, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR};
 use crate::sys::io;
+use crate::sys::magic;
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
@@ -94,12 +95,10 @@ impl Layer {
             return known;
         }
         // Others may make holes of zeros (ZFS), or tell of holes what they like.
-        const EXT4: i64 = 0xef53;
-        const XFS: i64 = 0x5846_5342;
-        const BTRFS: i64 = 0x9123_683e;
-        const TMPFS: i64 = 0x0102_1994;
-        let tried = matches!(self.caps.magic, EXT4 | XFS | BTRFS | TMPFS)
-            && best_effort("try out holes", try_holes(self, scratch)).unwrap_or(false);
+        let tried = matches!(
+            self.caps.magic,
+            magic::EXT4 | magic::XFS | magic::BTRFS | magic::TMPFS
+        ) && best_effort("try out holes", try_holes(self, scratch)).unwrap_or(false);
         self.tells_holes.learn(tried);
         tried
     }

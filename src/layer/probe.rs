@@ -7,15 +7,11 @@ use crate::config::plan::{Marks, MountPlan, XattrSpace};
 use crate::error::{Errno, SysError};
 use crate::sys::creds;
 use crate::sys::fs::{self, O_DIRECTORY, O_RDONLY, RENAME_EXCHANGE, RENAME_WHITEOUT, S_IFCHR};
+use crate::sys::magic;
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-
-const FUSE: i64 = 0x6573_5546;
-const OVERLAY: i64 = 0x794c_7630;
-const MSDOS: i64 = 0x4d44;
-const EXFAT: i64 = 0x2011_bab0;
 
 /// What a layer's filesystem can do, and which mark formats are spoken with it.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +51,7 @@ fn common(plan: &MountPlan, root: &OwnedFd) -> Caps {
         trusted: plan.xattrs == XattrSpace::Auto && creds::is_system_admin(),
         reads_files: plan.marks != Marks::Overlay,
         xattrs: may_have_xattrs(root, magic),
-        keeps_numbers: !matches!(magic, FUSE | MSDOS | EXFAT),
+        keeps_numbers: !matches!(magic, magic::FUSE | magic::MSDOS | magic::EXFAT),
         uuid,
         magic,
         ..Caps::default()
@@ -163,7 +159,7 @@ fn makes_whiteouts(at: At<'_>, magic: i64) -> Result<Result<(), SysError>, SysEr
         Err(e) if is_refusal(&e) => Ok(Err(e)),
         // What such servers say that know of no devices, or take this one for a mark of
         // their own.
-        Err(e) if magic == FUSE && matches!(e.errno, Errno::EIO | Errno::ENOENT) => {
+        Err(e) if magic == magic::FUSE && matches!(e.errno, Errno::EIO | Errno::ENOENT) => {
             if fs::stat(at).is_ok() {
                 fs::unlink(at)?;
             }
@@ -186,7 +182,7 @@ fn may_have_xattrs(root: &OwnedFd, magic: i64) -> bool {
         let got = xattr::get(At::fd(root), key);
         got.is_err_and(|e| e.errno == Errno::EOPNOTSUPP)
     };
-    matches!(magic, FUSE | OVERLAY) || !some.iter().all(refused)
+    matches!(magic, magic::FUSE | magic::OVERLAY) || !some.iter().all(refused)
 }
 
 /// Whether xattr `key` can be set on the file at `at`. That there is no room for it, or

@@ -190,6 +190,18 @@ pub fn write_out(fd: &impl AsFd) -> Result<(), SysError> {
     }
 }
 
+/// Begins to write the changed data of a file to the disk, and does not wait; where that cannot
+/// be had it is left to whoever waits for it.
+pub fn begin_write_out(fd: &impl AsFd) {
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    if fault::before("sync_file_range").is_err() {
+        return;
+    }
+    // SAFETY: a live descriptor. Nothing depends on the answer: an error that concerns the
+    // data comes again with the sync.
+    unsafe { libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, flags) };
+}
+
 /// syncfs(2) of the filesystem that `fd` lies on.
 pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
     fault::before("syncfs")?;

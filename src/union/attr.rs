@@ -9,10 +9,11 @@ use crate::node::lock::hold;
 use crate::node::stack::DataBelow;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cause};
-use crate::sys::creds::{self, Caller};
+use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID, S_ISUID, SetTime, Stat};
 use crate::sys::io;
 use crate::sys::path::At;
+use crate::sys::privilege;
 use std::sync::Arc;
 
 const S_IXGRP: u32 = 0o010;
@@ -24,6 +25,17 @@ pub struct Attr {
     pub ino: Ino,
     /// The rest; its own `dev` and `ino` are those of the real file.
     pub stat: Stat,
+}
+
+/// What setuid, setgid and capabilities go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// A write or the like of somebody who may be privileged.
+    Write,
+    /// One of somebody who is not, as the kernel says.
+    UnprivilegedWrite,
+    /// A change of owner: privilege saves the group's bit alone.
+    Chown,
 }
 
 /// What is to change; `None` is left alone.
@@ -185,8 +197,8 @@ impl Union {
     fn change(&self, node: &Arc<Node>, set: &SetAttr, caller: &Caller) -> Result<()> {
         let _still = hold(node);
         let owner = set.uid.is_some() || set.gid.is_some();
-        if set.size.is_some() && caller.uid != 0 {
-            self.clear_held(node, caller)?;
+        if set.size.is_some() {
+            self.clear_held(node, caller, Loss::Write)?;
         }
         let upper = self.tree.upper_layer()?;
         if set.size.is_some() && upper.kept.is_some() && !node.is_harmless() {
@@ -199,10 +211,8 @@ impl Union {
         }
         let door = self.tree.upper_door(node)?;
         if owner {
-            if caller.uid != 0 {
-                // chown by the daemon clears the rest, but not what a stranger loses.
-                self.clear_held(node, caller)?;
-            }
+            // chown by the daemon clears the rest, but not what a stranger loses.
+            self.clear_held(node, caller, Loss::Chown)?;
             self.tree
                 .upper_layer()?
                 .chown(door.at(), set.uid, set.gid)?;
@@ -232,28 +242,33 @@ impl Union {
     /// which clears like any chown, and the end of a write by root to a file whose
     /// capabilities it has just removed (`__remove_privs`), which keeps the mode.
     fn clear_for_no_change(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
-        if node.took_capability_removed() && caller.uid == 0 {
+        if node.took_capability_removed() && privilege::keeps_at_write(caller) {
             return Ok(());
         }
-        self.clear_held(node, caller)
+        self.clear_held(node, caller, Loss::Chown)
     }
 
-    /// Clears what a write by `caller`, who has no privilege, clears: setuid, setgid of
-    /// an executable or of a stranger to the group, capabilities. The daemon's own
+    /// Clears what a write by `caller` clears: capabilities, and without privilege setuid, and
+    /// setgid of an executable or of a stranger to the group. The daemon's own
     /// writes do not, for it may keep them.
     ///
     /// # Errors
     /// fchmodat's.
-    pub(super) fn clear_privileges(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
+    pub(super) fn clear_privileges(
+        &self,
+        node: &Arc<Node>,
+        caller: &Caller,
+        by: Loss,
+    ) -> Result<()> {
         if node.is_harmless() {
             return Ok(());
         }
         let _still = hold(node);
-        self.clear_held(node, caller)
+        self.clear_held(node, caller, by)
     }
 
     /// The same for a node that is held.
-    fn clear_held(&self, node: &Arc<Node>, caller: &Caller) -> Result<()> {
+    fn clear_held(&self, node: &Arc<Node>, caller: &Caller, by: Loss) -> Result<()> {
         if node.is_harmless() || !node.is_file() {
             return Ok(());
         }
@@ -261,9 +276,18 @@ impl Union {
         let upper = self.tree.upper_layer()?;
         let stat = upper.look(door.at())?.stat;
         let mode = stat.mode & 0o7777;
-        let mut kept = mode & !S_ISUID;
-        if mode & S_ISGID != 0 && (mode & S_IXGRP != 0 || self.is_stranger(&stat, caller)) {
-            kept &= !S_ISGID;
+        let loses = match by {
+            Loss::Chown if mode & (S_ISUID | S_ISGID) == 0 => return Ok(()),
+            Loss::Write if mode & (S_ISUID | S_ISGID) == 0 => false,
+            Loss::Write => !privilege::keeps_at_write(caller),
+            Loss::Chown | Loss::UnprivilegedWrite => true,
+        };
+        let mut kept = mode;
+        if loses {
+            kept &= !S_ISUID;
+            if mode & S_ISGID != 0 && (mode & S_IXGRP != 0 || self.is_stranger(&stat, caller)) {
+                kept &= !S_ISGID;
+            }
         }
         if kept != mode {
             upper.chmod(door.at(), kept)?;
@@ -274,10 +298,10 @@ impl Union {
         Ok(())
     }
 
-    /// Whether `caller` is neither root nor in the group of the file that `stat` is of.
+    /// Whether `caller` is a stranger to the group of the file that `stat` is of: neither a
+    /// member nor somebody who rules over the file.
     pub(super) fn is_stranger(&self, stat: &Stat, caller: &Caller) -> bool {
-        let gid = stat.gid;
-        caller.uid != 0 && caller.gid != gid && !creds::groups_of(caller.pid).contains(&gid)
+        !privilege::keeps_setgid(caller, stat.uid, stat.gid)
     }
 
     /// The target of a symlink.

@@ -1,5 +1,6 @@
 //! Reading, writing and shaping the data of files.
 
+use super::attr::Loss;
 use super::{SetAttr, Union};
 use crate::config::plan::Durability;
 use crate::copyup::{Need, extents};
@@ -8,7 +9,9 @@ use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::observe::{self, Cause};
 use crate::sys::creds::Caller;
-use crate::sys::fs::{self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID};
+use crate::sys::fs::{
+    self, O_DIRECTORY, O_NOATIME, O_NOFOLLOW, O_RDONLY, S_ISGID, S_ISUID, SetTime,
+};
 use crate::sys::io::{self, flags};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -25,6 +28,15 @@ pub enum Writer<'a> {
     Unprivileged(&'a Caller),
     /// A store through a mapping, which clears nothing.
     Mapping,
+}
+
+/// What a write takes away from nobody's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spared {
+    /// Setuid and setgid.
+    Mode,
+    /// Capabilities too.
+    All,
 }
 
 /// What opening a file does to it, beside opening it.
@@ -81,11 +93,26 @@ impl Union {
             return Ok(());
         }
         if opening.truncates {
-            let empty = SetAttr {
-                size: Some(0),
-                ..SetAttr::default()
+            // The kernel asks for this of a file that it has just made, too. ext4 writes a file
+            // that was truncated to the disk when it is closed, which one that was empty
+            // before needs not.
+            let is_plain = node.is_harmless() && node.stack().data_upper().is_some();
+            let is_empty = is_plain && {
+                let stat = self.attr_of(&node)?.stat;
+                (stat.size, stat.blocks) == (0, 0)
             };
-            self.setattr(ino, &empty, caller)?;
+            let emptied = if is_empty {
+                SetAttr {
+                    mtime: Some(SetTime::Now),
+                    ..SetAttr::default()
+                }
+            } else {
+                SetAttr {
+                    size: Some(0),
+                    ..SetAttr::default()
+                }
+            };
+            self.setattr(ino, &emptied, caller)?;
         } else if opening.copies {
             self.with_room(|| self.ensure(&node, Need::All))?;
         }
@@ -165,10 +192,12 @@ impl Union {
         }
         self.with_room(|| self.ensure(&node, Need::Part))?;
         match by {
-            Writer::Privileged => {}
-            Writer::Unprivileged(caller) => self.clear_privileges(&node, caller)?,
-            Writer::Mapping if node.is_harmless() => {}
-            Writer::Mapping => return self.write_keeping_capability(&node, at, data),
+            _ if node.is_harmless() => {}
+            Writer::Privileged => return self.put_keeping(&node, at, data, Spared::Mode),
+            Writer::Unprivileged(caller) => {
+                self.clear_privileges(&node, caller, Loss::UnprivilegedWrite)?;
+            }
+            Writer::Mapping => return self.put_keeping(&node, at, data, Spared::All),
         }
         self.with_room(|| self.put(&node, at, data))
     }
@@ -184,25 +213,36 @@ impl Union {
         Ok(io::write_full(&*file, data, at)?)
     }
 
-    /// A store through a mapping takes no capability away, but the write that brings it
-    /// to the upper would.
-    fn write_keeping_capability(&self, node: &Arc<Node>, at: u64, data: &[u8]) -> Result<usize> {
+    /// A store through a mapping takes nothing away, and a write with privilege only
+    /// capabilities; but the write that brings it to the upper would, capabilities always and
+    /// setuid and setgid where the daemon has no privilege.
+    fn put_keeping(&self, node: &Arc<Node>, at: u64, data: &[u8], what: Spared) -> Result<usize> {
         const KEY: &CStr = c"security.capability";
         let file = &*self.tree.writer(node)?;
         let real = At::fd(file);
-        let capability = xattr::get_optional(real, KEY)?;
-        let written = self.put(node, at, data)?;
-        match capability {
-            Some(value) => {
-                best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
-            }
-            None => {
-                let upper = self.tree.upper_layer()?;
-                let apart = upper.kept.is_some() && upper.has_capability(real)?;
-                let mode = upper.stat(real)?.mode;
-                node.set_harmless(mode & (S_ISUID | S_ISGID) == 0 && !apart);
-            }
+        let mode = fs::stat(real)?.mode;
+        let has_bits = mode & (S_ISUID | S_ISGID) != 0;
+        let capability = match what {
+            Spared::All => xattr::get_optional(real, KEY)?,
+            Spared::Mode => None,
+        };
+        let written = self.with_room(|| self.put(node, at, data))?;
+        if has_bits && fs::stat(real)?.mode != mode {
+            best_effort("keep setuid", fs::chmod(real, mode & 0o7777));
         }
+        if let Some(value) = capability {
+            best_effort("keep a capability", xattr::set(real, KEY, &value, 0));
+            return Ok(written);
+        }
+        let upper = self.tree.upper_layer()?;
+        let apart = match upper.kept {
+            Some(_) => {
+                let shown = upper.stat(real)?.mode & (S_ISUID | S_ISGID) != 0;
+                shown || upper.has_capability(real)?
+            }
+            None => false,
+        };
+        node.set_harmless(!has_bits && !apart);
         Ok(written)
     }
 
@@ -213,9 +253,7 @@ impl Union {
     pub fn fallocate(&self, ino: Ino, mode: i32, at: u64, len: u64, caller: &Caller) -> Result<()> {
         let node = self.node(ino)?;
         self.with_room(|| self.ensure(&node, Need::Part))?;
-        if caller.uid != 0 {
-            self.clear_privileges(&node, caller)?;
-        }
+        self.clear_privileges(&node, caller, Loss::Write)?;
         self.with_room(|| {
             let (tree, settings) = (&self.tree, &self.settings);
             if node.stack().partial.is_some() {
@@ -278,9 +316,7 @@ impl Union {
             return Err(Errno::EXDEV);
         }
         let writer = self.tree.writer(&target)?;
-        if caller.uid != 0 {
-            self.clear_privileges(&target, caller)?;
-        }
+        self.clear_privileges(&target, caller, Loss::Write)?;
         Ok(io::copy_range(&*reader, from.1, &*writer, to.1, len)?)
     }
 

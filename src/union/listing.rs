@@ -16,6 +16,7 @@ use crate::node::dir::{DirPart, DirState};
 use crate::node::door::Part;
 use crate::sys::dir::for_each;
 use crate::sys::fs;
+use crate::sys::magic;
 use crate::sys::path::At;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use std::collections::HashSet;
@@ -268,16 +269,13 @@ impl Union {
     /// For which files the inode numbers that a directory of `layer` lists are those
     /// that `stat` gives; for the others a lookup tells.
     fn tells_inodes(&self, dir: &Node, layer: &Layer) -> Result<Tells> {
-        const BTRFS: i64 = 0x9123_683e;
-        const OVERLAY: i64 = 0x794c_7630;
-        const FUSE: i64 = 0x6573_5546;
         if layer.is_upper && self.is_impure(dir)? {
             return Ok(Tells::Nothing);
         }
         Ok(match layer.caps.magic {
-            OVERLAY | FUSE => Tells::Nothing,
+            magic::OVERLAY | magic::FUSE => Tells::Nothing,
             // A subvolume is another device.
-            BTRFS => Tells::Files,
+            magic::BTRFS => Tells::Files,
             // So is what may be mounted on a directory.
             _ if layer.is_upper || layer.private_mount => Tells::All,
             _ => Tells::Files,

@@ -199,9 +199,6 @@ impl Union {
     /// An ACL that is set by somebody outside the file's group clears setgid, as chmod
     /// does (`posix_acl_update_mode`); the daemon is no stranger to any group.
     fn clear_sgid_of_stranger(&self, at: At<'_>, caller: &Caller) -> Result<()> {
-        if caller.uid == 0 {
-            return Ok(());
-        }
         let upper = self.tree.upper_layer()?;
         let stat = upper.look(at)?.stat;
         if stat.mode & S_ISGID != 0 && self.is_stranger(&stat, caller) {

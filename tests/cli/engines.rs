@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::support::mount::run;
 use crate::support::{skip, sys};
 use crate::tools::{
-    LIMIT, Stage, await_that, can_run_as_user, has_ended, send, stderr, stdout, told,
+    LIMIT, Stage, USER, await_that, can_run_as_user, has_ended, said_by, send, stderr, stdout, told,
 };
 
 fn can_mount() -> Option<Stage> {
@@ -250,13 +250,7 @@ fn layers_may_be_detached_and_the_mount_point_removed_at_once() {
         cat to/one; echo n > to/new; umount -l to; mv to moved; rmdir moved; \
         mkdir to; $P -o lowerdir=low:low2,upperdir=up,workdir=work to; cat to/new; umount to; \
         rmdir to";
-    let out = run(&mut stage.in_own_mounts(script), LIMIT).expect("it ends in time");
-    assert!(
-        out.status.success() && stderr(&out).is_empty(),
-        "{}",
-        told(&out)
-    );
-    assert_eq!(stdout(&out), "1n\n");
+    assert_eq!(said_by(&mut stage.in_own_mounts(script)), "1n\n");
 }
 
 #[test]
@@ -274,13 +268,7 @@ fn root_of_a_user_namespace_needs_no_fusermount3() {
     let mut command = crate::tools::as_user("unshare");
     command.args(["-Urm", "sh", "-ec", &script.replace("$P", &program)]);
     stage.tidy(&mut command);
-    let out = run(&mut command, LIMIT).expect("it ends in time");
-    assert!(
-        out.status.success() && stderr(&out).is_empty(),
-        "{}",
-        told(&out)
-    );
-    assert_eq!(stdout(&out), "1n\n");
+    assert_eq!(said_by(&mut command), "1n\n");
 }
 
 #[test]
@@ -351,13 +339,42 @@ fn a_device_that_whoever_calls_has_mounted_is_served() {
         $P -o lowerdir=low:low2,noacl /dev/fd/7; exec 7>&-; \
         cat mnt/one mnt/two; umount mnt";
     let mut command = stage.in_own_mounts(script);
-    let out = run(&mut command, LIMIT).expect("it ends in time");
-    assert!(
-        out.status.success() && stderr(&out).is_empty(),
-        "{}",
-        told(&out)
-    );
-    assert_eq!(stdout(&out), "12");
+    assert_eq!(said_by(&mut command), "12");
+}
+
+/// The life of the program under apptainer where that is setuid: its starter mounts a device,
+/// hands that over to a user's process in a group of its own, waits for an answer, and
+/// unmounts at the end, or sends SIGTERM where that does not do.
+#[test]
+fn a_users_daemon_serves_the_device_of_a_setuid_starter_to_its_end() {
+    let Some(stage) = can_mount() else { return };
+    if !can_run_as_user() || !skip::has_tool("setpriv") {
+        return;
+    }
+    for dir in ["up", "work"] {
+        stage.give(dir);
+    }
+    for (end, left) in [
+        ("umount -l mnt; wait $daemon", "0\n"),
+        (
+            "kill $daemon; wait $daemon; echo $?; umount mnt; true",
+            "0\n0\n",
+        ),
+    ] {
+        let script = format!(
+            "rm -f up/new; exec 7<>/dev/fuse; user='setpriv --reuid {USER} --regid {USER} --clear-groups'; \
+             mount -i -t fuse -o fd=7,rootmode=40000,user_id={USER},group_id={USER},allow_other \
+                 -o default_permissions plyfs mnt; \
+             setsid $user $P -f -o allow_other,lowerdir=low:low2,upperdir=up,workdir=work,noacl \
+                 /dev/fd/7 & daemon=$!; exec 7>&-; \
+             cat mnt/one mnt/two; $user sh -c 'echo new > mnt/new'; stat -c %u up/new; {end}; echo $?"
+        );
+        assert_eq!(
+            said_by(&mut stage.in_own_mounts(&script)),
+            format!("12{USER}\n{left}"),
+            "{end}"
+        );
+    }
 }
 
 #[test]
@@ -370,7 +387,5 @@ fn root_may_run_what_is_setuid_in_an_image() {
     if !skip::has_tool("setpriv") {
         return;
     }
-    let out = run(&mut stage.in_own_mounts(script), LIMIT).expect("it ends in time");
-    assert!(out.status.success(), "{}", told(&out));
-    assert_eq!(stdout(&out), "0\n1\n");
+    assert_eq!(said_by(&mut stage.in_own_mounts(script)), "0\n1\n");
 }

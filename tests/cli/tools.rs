@@ -176,6 +176,14 @@ fn enter_own_mounts() {
     }
 }
 
+/// What a command prints that must succeed without a word on stderr.
+pub fn said_by(command: &mut Command) -> String {
+    let out = run(command, LIMIT).expect("it ends in time");
+    let well = out.status.success() && stderr(&out).is_empty();
+    assert!(well, "{command:?}: {}", told(&out));
+    stdout(&out)
+}
+
 /// What a call printed.
 pub fn told(out: &Output) -> String {
     format!(

@@ -1,14 +1,29 @@
 # shellcheck shell=bash
-# What a person does with containerd and ctr, root's daemon. Sourced by case.sh. containerd
-# makes the snapshots; what mounts them is mount.fuse3 with the program, as its snapshotter
-# for FUSE calls it: `mount.fuse3 overlay TARGET -o … -t PROGRAM`.
+# What a person does with containerd and ctr, and without root in the namespaces of rootlesskit.
+# Sourced by case.sh. containerd makes the snapshots; what mounts them is mount.fuse3 with the
+# program, as its snapshotter for FUSE calls it: `mount.fuse3 overlay TARGET -o … -t PROGRAM`.
 
 export CONTAINERD_ADDRESS=$SITE/run/containerd.sock
 export CONTAINERD_NAMESPACE=plyfs-clients
 
+# In which namespaces the daemon is, where that is not root's.
+rootless=$SITE/run/rootlesskit
+if [ "$WHO" = user ] && [ "$(id -u)" != 0 ] && [ "$case" != prepare ]; then
+    exec nsenter --preserve-credentials --user --mount --target "$(cat "$rootless/child_pid")" \
+        bash "$0" "$engine" "$case"
+fi
+
+# How containers are run there: root of a user namespace has no say over cgroups.
+run=(ctr run --rm)
+[ "$WHO" = root ] || run+=(--cgroup '' --cpu-shares 0)
+
 prepare() {
-    [ "$WHO" = root ] || skip "containerd is run as root here"
-    cat > "$SITE/containerd.toml" <<END
+    local start=(setsid)
+    if [ "$WHO" = user ]; then
+        command -v rootlesskit > /dev/null || skip "the program rootlesskit is not installed"
+        start+=(rootlesskit --net host --copy-up /etc --state-dir "$rootless")
+    fi
+    cat > "$SITE/tmp/containerd.toml" <<END
 version = 2
 root = "$SITE/data/containerd"
 state = "$SITE/run/containerd"
@@ -16,10 +31,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "$CONTAINERD_ADDRESS"
 END
-    setsid containerd --config "$SITE/containerd.toml" > "$SITE/logs/containerd-daemon" 2>&1 &
+    "${start[@]}" containerd --config "$SITE/tmp/containerd.toml" > "$SITE/tmp/containerd-daemon" 2>&1 &
     echo $! > "$SITE/run/containerd.pid"
     until ctr version > /dev/null 2>&1; do
-        kill -0 $! 2> /dev/null || fail "containerd: $(tail -n 1 "$SITE/logs/containerd-daemon")"
+        kill -0 $! 2> /dev/null || fail "containerd: $(tail -n 1 "$SITE/tmp/containerd-daemon")"
         sleep 0.1
     done
     # An image in the form that ctr takes, of two layers, the upper of which has whiteouts.
@@ -65,7 +80,7 @@ mount_as_told() {
 }
 
 case_import_and_run() {
-    same "a container of ctr" "hello 39" "$(ctr run --rm --snapshotter overlayfs \
+    same "a container of ctr" "hello 39" "$("${run[@]}" --snapshotter overlayfs \
         "$(ctr images ls -q | head -n 1)" plain sh -c 'echo hello $(ls /many | wc -l)')"
 }
 
@@ -93,7 +108,7 @@ case_snapshot_through_mount_fuse3() {
 case_run_on_a_snapshot() {
     ctr snapshots prepare rootfs "$(topmost)" > /dev/null
     mount_snapshot rootfs target
-    same "a container on the mount" "$(union_magic) 39 gone kept" "$(ctr run --rm --rootfs "$work/target" on-snapshot /bin/sh -c '
+    same "a container on the mount" "$(union_magic) 39 gone kept" "$("${run[@]}" --rootfs "$work/target" on-snapshot /bin/sh -c '
         echo $(stat -f -c %t /) $(ls /many | wc -l) $(rm -r /many; [ -e /many ] || echo gone) $(echo kept > /kept; cat /kept)')"
     umount target
     mount_snapshot rootfs target

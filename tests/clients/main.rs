@@ -24,7 +24,7 @@ use support::skip;
 use table::Table;
 
 /// What the short selection runs: engine, who, cases.
-const SHORT: [(&str, &str, &[&str]); 6] = [
+const SHORT: [(&str, &str, &[&str]); 7] = [
     (
         "podman",
         "root",
@@ -59,6 +59,7 @@ const SHORT: [(&str, &str, &[&str]); 6] = [
             "userns_auto",
             "six_at_once",
             "chown_recursive",
+            "force_mask",
             "dpkg",
             "killed_daemon",
         ],
@@ -78,6 +79,11 @@ const SHORT: [(&str, &str, &[&str]); 6] = [
         "buildah",
         "user",
         &["from_scratch", "run_and_commit", "build"],
+    ),
+    (
+        "containerd",
+        "user",
+        &["snapshot_through_mount_fuse3", "run_on_a_snapshot"],
     ),
 ];
 

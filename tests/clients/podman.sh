@@ -354,6 +354,28 @@ purged
     podman rmi -f dp-image > /dev/null
 }
 
+# A store that others may read, whose owners and modes are in xattrs. podman 4.3 notes the mask as
+# the mode of each image's root, so that `private` lets no other user of a container in, on
+# whatever program; and it can note nothing on a fifo, where there are no such xattrs.
+case_force_mask() {
+    [ -n "$MOUNT_PROGRAM" ] || skip "the kernel has no such option"
+    sed 's/^\[storage.options.overlay\]/&\nforce_mask = "shared"/; s#/data/store#/data/masked#; s#/run"#/run/masked"#' \
+        "$SITE/storage.conf" > storage.conf
+    export CONTAINERS_STORAGE_CONF=$work/storage.conf
+    tar --delete ./var/fifo < "$IMAGES/busybox.tar" > busybox.tar
+    podman import -q busybox.tar busybox > /dev/null
+    in_busybox --name fm --user 1000:1000 '
+        echo $(id -u) $(cat /etc/secret 2> /dev/null || echo denied) $(touch /var/mine/x && echo mine)' > seen
+    in_busybox --rm 'chmod 4711 /many/1; chown 1000:1000 /many/2; ln -s x /many/link
+        echo $(stat -c %a:%u /etc/secret /many/1 /many/2 /var/mine)' >> seen
+    same "under a mask" "1000 denied mine
+600:0 4711:0 644:1000 750:1000" "$(cat seen)"
+    podman commit -q fm fm-image > /dev/null
+    same "the committed image" "1000:1000 600" "$(podman run --rm fm-image stat -c '%u:%g' /var/mine/x) $(
+        podman run --rm fm-image stat -c %a /etc/secret)"
+    podman system reset --force > /dev/null
+}
+
 # SIGKILL of the daemon: errors, not a hang; and podman comes out of it.
 case_killed_daemon() {
     [ -n "$MOUNT_PROGRAM" ] || skip "the kernel has no daemon"

@@ -81,13 +81,20 @@ elif [ "${1-}" != --inside ]; then
     done
     shift $((OPTIND - 1))
     [ $# -gt 0 ] || { echo "usage: timings.sh [-n ROUNDS] [-d DIR] [-w root|user] [-t TASK,…] NAME=PROGRAM…" >&2; exit 1; }
+    subjects=()
+    for subject in "$@"; do
+        program=${subject#*=}
+        # It is run from another directory.
+        [ "$program" = overlay ] || program=$(realpath -s "$program")
+        subjects+=("${subject%%=*}=$program")
+    done
     site=$(mktemp -d "$dir/plyfs-timings.XXXXXX")
     trap 'rm -rf "$site"' EXIT
     chmod 755 "$site"
     bash "$here/images.sh" "${PLYFS_CLIENTS_IMAGES:-/var/tmp/plyfs-clients}"
     cp -r "$here" "$site/scripts"
     chmod -R a+rX "$site/scripts"
-    bash "$here/site.sh" "$site" bash "$site/scripts/timings.sh" --inside "$rounds" "$who" "$tasks" "$@"
+    bash "$here/site.sh" "$site" bash "$site/scripts/timings.sh" --inside "$rounds" "$who" "$tasks" "${subjects[@]}"
     exit
 fi
 

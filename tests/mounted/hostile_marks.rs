@@ -17,13 +17,15 @@ fn has(view: &Tree, path: &str) -> bool {
 
 /// Nowhere does a view say that something is wrong.
 fn is_sound(name: &str, view: &Tree) {
+    is_sound_but(name, view, |_| false);
+}
+
+/// The same, but for the trouble that `expected` knows.
+fn is_sound_but(name: &str, view: &Tree, expected: impl Fn(&str) -> bool) {
     for (path, node) in view {
         let shown = String::from_utf8_lossy(path);
-        assert!(
-            node.trouble.is_empty(),
-            "{name}: /{shown}: {:?}",
-            node.trouble
-        );
+        let trouble: Vec<_> = node.trouble.iter().filter(|t| !expected(t)).collect();
+        assert!(trouble.is_empty(), "{name}: /{shown}: {trouble:?}");
     }
 }
 
@@ -260,7 +262,9 @@ fn origins_that_point_elsewhere_mislead_nobody() {
         }
         siege.settle();
         siege.lay(|view| {
-            is_sound(&name, view);
+            // Five claim one number, and it goes to whoever is looked at first: if the kernel
+            // forgets that one between readdir and lstat, to another.
+            is_sound_but(&name, view, |trouble| trouble.starts_with("d_ino "));
             let sizes = [
                 ("f", 40),
                 ("d/f", 41),

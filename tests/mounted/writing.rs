@@ -35,6 +35,26 @@ fn a_file_opened_before_its_copy_up_sees_what_is_written_after() {
 }
 
 #[test]
+fn o_trunc_of_an_empty_file_sets_its_times_and_takes_its_room() {
+    let Some(lab) = Lab::new() else { return };
+    let l = lab.layer("l", MarkFormat::Overlay, &["file lower 0"]);
+    for words in ["io=cached", "io=passthrough"] {
+        let stack = lab.stack(words, std::slice::from_ref(&l)).words(words);
+        let mounted = lab.mount_stack(words, &stack);
+        let m = mounted.path();
+        shell(m, "touch -d @1 lower new; touch reserved; fallocate -n -l 64K reserved");
+        for name in ["lower", "new", "reserved"] {
+            let path = at(m, name);
+            drop(sys::open(&path, libc::O_WRONLY | libc::O_TRUNC, 0).expect("open"));
+            let stat = sys::lstat(&path).expect("it is there");
+            assert!(stat.mtime.0 > 1, "{words}: {name}: {:?}", stat.mtime);
+            assert_eq!((stat.size, stat.blocks), (0, 0), "{words}: {name}");
+        }
+        mounted.unmount().expect("it unmounts");
+    }
+}
+
+#[test]
 fn reading_and_opening_for_writing_copy_nothing() {
     let Some(lab) = Lab::new() else { return };
     let l = lab.layer(

@@ -13,7 +13,7 @@ const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
 
 /// A user namespace in which `inside` is `outside`, by a child that sleeps in it.
-fn namespace(map: &str) -> (std::process::Child, OwnedFd) {
+pub fn namespace(map: &str) -> (std::process::Child, OwnedFd) {
     let mut child = Command::new("unshare")
         .args(["-U", "sh", "-c", "echo in; read line"])
         .stdin(Stdio::piped())

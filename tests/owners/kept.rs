@@ -82,6 +82,27 @@ fn unpacked(lab: &Lab, name: &str) -> PathBuf {
     l
 }
 
+/// A directory of an ordinary user with the program, an upper and a mount point; the layer
+/// becomes his too.
+fn users_place(lab: &Lab, layer: &Path) -> PathBuf {
+    let top = lab.dir("user");
+    let program = crate::support::mount::plyfs_binary();
+    let (program, layer) = (program.display(), layer.display());
+    shell(
+        &top,
+        &format!(
+            "cp {program} plyfs; mkdir u w m; chown -R {USER}:{USER} . {layer}; chmod 755 . .."
+        ),
+    );
+    top
+}
+
+/// What the user's script says in his own mount.
+fn seen_by_user(top: &Path, words: &str, script: &str) -> String {
+    let mount = format!("./plyfs -o {words} m; P=$PWD; trap '$P/plyfs umount $P/m' EXIT; cd m; ");
+    shell_as(USER, top, &format!("{mount}{script}; cd .."))
+}
+
 const ALL: &str = ". d f tool null disk pipe sock link d/old plain";
 
 fn expected() -> Vec<&'static str> {
@@ -335,24 +356,9 @@ fn a_mount_without_privilege_reads_marked_layers_by_itself_and_one_with_privileg
         return;
     }
     let l = unpacked(&lab, "l");
-    let top = lab.dir("user");
-    let program = crate::support::mount::plyfs_binary();
-    shell(
-        &top,
-        &format!(
-            "cp {} plyfs; mkdir u w m; chown -R 1:1 . ../l; chmod 755 . ..",
-            program.display()
-        ),
-    );
-    let seen = shell_as(
-        USER,
-        &top,
-        &format!(
-            "./plyfs -o lowerdir={} m; P=$PWD; trap '$P/plyfs umount $P/m' EXIT; cd m; \
-             stat -c '%F %a %u:%g' f null; cd ..",
-            l.display()
-        ),
-    );
+    let top = users_place(&lab, &l);
+    let words = format!("lowerdir={}", l.display());
+    let seen = seen_by_user(&top, &words, "stat -c '%F %a %u:%g' f null");
     assert_eq!(
         seen,
         "regular file 640 5:6\ncharacter special file 666 0:0\n"
@@ -380,27 +386,16 @@ fn an_ordinary_user_keeps_owners_that_he_could_not_give() {
         return;
     }
     let l = unpacked(&lab, "l");
-    let top = lab.dir("user");
-    let program = crate::support::mount::plyfs_binary();
-    shell(
-        &top,
-        &format!(
-            "cp {} plyfs; mkdir u w m; chown -R 1:1 . ../l; chmod 755 . ..",
-            program.display()
-        ),
-    );
+    let top = users_place(&lab, &l);
     let words = format!(
         "lowerdir={},upperdir=u,workdir=w,xattr_permissions=2",
         l.display()
     );
-    let seen = shell_as(
-        USER,
+    let seen = seen_by_user(
         &top,
-        &format!(
-            "./plyfs -o {words} m; P=$PWD; trap '$P/plyfs umount $P/m' EXIT; cd m; \
-             echo x >> plain; stat -c '%F %a %u:%g' d/old null plain d; \
-             touch d/new; stat -c '%F %a %u:%g' d/new; cd .."
-        ),
+        &words,
+        "echo x >> plain; stat -c '%F %a %u:%g' d/old null plain d; \
+         touch d/new; stat -c '%F %a %u:%g' d/new",
     );
     assert_eq!(
         seen,

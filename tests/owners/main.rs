@@ -6,6 +6,7 @@
 mod idmapped;
 mod kept;
 mod maps;
+mod privileges;
 mod stores;
 #[path = "../support/mod.rs"]
 mod support;

@@ -117,3 +117,38 @@ fn sync_is_a_flag_of_the_mount() {
     assert!(options.split(',').any(|word| word == "sync"), "{line}");
     shell(mounted.path(), "echo x > new; cat new");
 }
+
+const LABEL: &str = "system_u:object_r:container_file_t:s0:c1,c2";
+
+#[test]
+fn a_label_is_for_selinux_and_nothing_without_it() {
+    let Some((_lab, mounted, _)) = mounted(&format!("context=\"{LABEL}\"")) else {
+        return;
+    };
+    let m = mounted.path();
+    assert_eq!(shell(m, "ls -d d/e f; echo x >> f").lines().count(), 2);
+    let seen = fails(m, "getfattr -h --only-values -n security.selinux f");
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        assert!(seen.contains(LABEL), "{seen}");
+    } else {
+        assert!(!seen.contains("WELL"), "{seen}");
+        let options = shell(m, "findmnt -n -o OPTIONS -T .");
+        assert!(!options.contains("context"), "{options}");
+    }
+}
+
+#[test]
+fn what_is_no_label_is_refused_in_one_line() {
+    let Some((lab, _mounted, _)) = mounted("noacl") else {
+        return;
+    };
+    let layers = lab.stack("c", &[lab.path("l")]);
+    for words in ["context=", "context=\"\"", "context=a\"b", "context"] {
+        let stack = layers.clone().words(words);
+        let refused = lab.try_mount("c", &stack, crate::support::mount::Subject::Plyfs);
+        let Err(said) = refused else {
+            panic!("{words}: it is mounted");
+        };
+        assert!(said.contains("option context"), "{words}: {said}");
+    }
+}

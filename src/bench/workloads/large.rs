@@ -33,6 +33,7 @@ fn syncs(sizes: &Sizes) -> usize {
 /// The workloads of this file.
 pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
     let large = bytes(sizes.large_bytes());
+    let written = bytes(written_bytes(sizes));
     let ops = grouped(random_ops(sizes));
     let new = |name: &str, title: String, measure: fn(&Ground) -> io::Result<Work>| {
         Workload::new(Group::Data, name, title, measure)
@@ -52,6 +53,12 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         )
         .on(Set::Large)
         .after(|ground| read_all(ground).map(drop)),
+        new(
+            "seq-read-upper",
+            format!("{written} of the upper read in sequence"),
+            read_written,
+        )
+        .after(|ground| prepare_written(ground).and_then(|()| read_written(ground).map(drop))),
         new(
             "seq-write",
             format!("{large} written in sequence"),
@@ -94,10 +101,17 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
 }
 
 fn read_all(ground: &Ground) -> io::Result<Work> {
+    read_whole(&path(), ground.sizes.large_bytes())
+}
+
+fn read_written(ground: &Ground) -> io::Result<Work> {
+    read_whole(WRITTEN, written_bytes(&ground.sizes))
+}
+
+fn read_whole(path: &str, expected: usize) -> io::Result<Work> {
     let mut buffer = vec![0; CHUNK];
-    let expected = ground.sizes.large_bytes();
     let work = Work::timed(1, || {
-        let mut file = File::open(path())?;
+        let mut file = File::open(path)?;
         let mut total = 0;
         loop {
             match file.read(&mut buffer)? {
