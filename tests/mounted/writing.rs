@@ -42,7 +42,10 @@ fn o_trunc_of_an_empty_file_sets_its_times_and_takes_its_room() {
         let stack = lab.stack(words, std::slice::from_ref(&l)).words(words);
         let mounted = lab.mount_stack(words, &stack);
         let m = mounted.path();
-        shell(m, "touch -d @1 lower new; touch reserved; fallocate -n -l 64K reserved");
+        shell(
+            m,
+            "touch -d @1 lower new; touch reserved; fallocate -n -l 64K reserved",
+        );
         for name in ["lower", "new", "reserved"] {
             let path = at(m, name);
             drop(sys::open(&path, libc::O_WRONLY | libc::O_TRUNC, 0).expect("open"));
