@@ -12,7 +12,7 @@ const MODES: &[&str] = &[
     "copyup=open",
     "io=passthrough",
     "partial=0,complete=idle",
-    "partial=0,complete=off",
+    "partial=0,complete=unmount",
 ];
 
 const SUITES: &[&str] = &[

@@ -220,11 +220,12 @@ fn meaning(effect: Effect) -> &'static str {
         }
         Effect::Partial => {
             "From which size on (64M, 1G, …) a change of a lower file copies only the blocks \
-             that it changes; off."
+             that it changes; 256K, and off with metacopy=off."
         }
         Effect::Complete => {
-            "When such files get the rest of their data: while nothing else is asked for, so \
-             many bytes a second, at the end, or not by themselves; idle."
+            "When such files get the rest of their data: while nothing else is asked for, now, so \
+             many bytes a second, at the end, or not by themselves; idle, and now in the form \
+             of a mount helper."
         }
         Effect::CopyUp => {
             "What copies a file to the upper: its first change, or, as with overlayfs, opening \

@@ -2,16 +2,19 @@
 
 use super::args::UmountArgs;
 use super::say;
-use crate::error::MountError;
-use crate::error::plain;
+use crate::control::client::Daemon;
+use crate::error::{MountError, best_effort, plain};
 use crate::fuse::mounting::{Unmounted, unmount};
 use crate::fuse::session::WATCHER;
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::process::wait_gone;
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How often it is asked how much is left to be done.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long the daemon may take to let go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,11 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(pid) = daemon {
-        let gone = crate::error::best_effort("wait for the daemon", wait_gone(pid, PATIENCE));
+        let done = await_completion(pid, &mount, given);
+        let gone = match done {
+            true => Some(true),
+            false => best_effort("wait for the daemon", wait_gone(pid, PATIENCE)),
+        };
         if gone == Some(false) {
             say(&format!(
                 "{}: unmounted, but its daemon ({pid}) still serves it elsewhere",
@@ -61,6 +68,42 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits as long as the daemon `pid` gives partly copied files the rest of their data, and
+/// shows on a terminal how much that still is; whether the daemon has ended.
+fn await_completion(pid: i32, mount: &Mount, given: &Path) -> bool {
+    let target = ProgressDrawTarget::stderr_with_hz(5);
+    let bar = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+        bar.set_style(style);
+    }
+    let mut most = 0;
+    loop {
+        let gone = best_effort("wait for the daemon", wait_gone(pid, LOOK));
+        let left = match gone {
+            Some(false) => Daemon::of(mount.dev.1).left().ok(),
+            _ => None,
+        };
+        let Some((files, bytes)) = left.filter(|(files, _)| *files > 0) else {
+            bar.finish_and_clear();
+            if most > 0 && gone == Some(true) && !bar.is_hidden() {
+                say(&format!(
+                    "{}: unmounted, and all files are whole",
+                    given.display()
+                ));
+            }
+            return gone == Some(true);
+        };
+        most = most.max(bytes);
+        bar.set_length(most);
+        bar.set_position(most - bytes);
+        let bytes = HumanBytes(bytes);
+        bar.set_message(format!(
+            "{}: unmounted; {files} files lack {bytes} still",
+            given.display()
+        ));
+    }
 }
 
 /// The plyfs mount at `given`. Nothing is asked of the mount itself: it may be dead.

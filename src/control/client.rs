@@ -27,6 +27,11 @@ impl Daemon {
         Ok(place::connect(minor)?.map(|_| Daemon { minor }))
     }
 
+    /// The daemon of the mount whose device had this minor number, be it gone by now.
+    pub fn of(minor: u32) -> Daemon {
+        Daemon { minor }
+    }
+
     fn ask(&self, request: &str) -> io::Result<UnixStream> {
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let mut stream = place::connect(self.minor)?.ok_or_else(gone)?;
@@ -64,6 +69,19 @@ impl Daemon {
     /// Where the daemon is gone.
     pub fn prometheus(&self) -> io::Result<String> {
         self.ask_for_text("prometheus")
+    }
+
+    /// How many files are partly copied, and how many bytes they lack.
+    ///
+    /// # Errors
+    /// Where the daemon is gone, or says something else.
+    pub fn left(&self) -> io::Result<(u64, u64)> {
+        let text = self.ask_for_text("left")?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(files)), Some(Ok(bytes))) => Ok((files, bytes)),
+            _ => Err(io::Error::other(text)),
+        }
     }
 
     /// Calls `each` with the line of every event after the one that `from` says, those to

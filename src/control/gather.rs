@@ -47,6 +47,11 @@ fn descriptors() -> (u64, u64) {
 }
 
 impl Gatherer {
+    /// How many files are known to be partly copied, and how many bytes they lack.
+    pub fn left(&self) -> (usize, u64) {
+        self.union.upgrade().map_or((0, 0), |union| union.left())
+    }
+
     /// Of `union`, mounted at `mount` with `device`, and counted for by `observer`.
     pub fn new(
         union: &Arc<Union>,

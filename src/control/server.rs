@@ -248,6 +248,10 @@ fn answer(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
             stream.write_all(b"\n")
         }
         "prometheus" => stream.write_all(prometheus::text(&figures()).as_bytes()),
+        "left" => {
+            let (files, bytes) = shared.gatherer.left();
+            stream.write_all(format!("{files} {bytes}\n").as_bytes())
+        }
         "GET" => {
             let text = prometheus::text(&figures());
             let head = format!(

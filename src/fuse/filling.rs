@@ -4,6 +4,7 @@
 use super::readers::Readers;
 use crate::config::plan::{Complete, MountPlan};
 use crate::error::best_effort;
+use crate::sys::process::give_way;
 use crate::union::{Cursor, Union};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,6 +97,7 @@ struct Work {
 
 impl Work {
     fn run(&self) {
+        best_effort("give way to others", give_way());
         let mut cursor = Cursor::default();
         while self.goes_on() {
             let pause = match self.fill(&mut cursor) {

@@ -70,6 +70,16 @@ impl Extents {
         (false, next.map_or(u64::MAX, |(&start, _)| start))
     }
 
+    /// How many bytes are in them.
+    pub fn len(&self) -> u64 {
+        self.ends.iter().map(|(start, end)| end - start).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Whether all bytes from `start` to before `end` are in them.
     pub fn covers(&self, start: u64, end: u64) -> bool {
         start >= end || matches!(self.run(start), (true, to) if to >= end)

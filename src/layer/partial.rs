@@ -138,8 +138,16 @@ pub(super) fn open_incompat(work: &OwnedFd) -> Result<OwnedFd, SysError> {
 }
 
 /// Whether the upper whose temporaries are in `work` may hold partly copied files.
-pub fn may_be_there(work: &OwnedFd) -> bool {
-    open_incompat(work).is_ok_and(|incompat| fs::stat(At::new(&incompat, PARTIAL)).is_ok())
+///
+/// # Errors
+/// Where that cannot be looked up.
+pub fn may_be_there(work: &OwnedFd) -> Result<bool, SysError> {
+    let noted = open_incompat(work).and_then(|incompat| fs::stat(At::new(&incompat, PARTIAL)));
+    match noted {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Notes that it may.

@@ -72,7 +72,7 @@ impl Scratch {
         };
         let dir = own_subdirectory(&root, TEMPORARIES).map_err(refuse)?;
         volatile::admit(&dir, path)?;
-        let has_partial = partial::may_be_there(&dir);
+        let has_partial = partial::may_be_there(&dir).map_err(refuse)?;
         if has_partial {
             // The note is never gone, not even for a moment.
             let incompat = partial::open_incompat(&dir).map_err(refuse)?;

@@ -67,6 +67,11 @@ impl Backlog {
         self.queue.lock().promote(&ino);
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Ino> {
+        self.queue.lock().iter().map(|(ino, ())| *ino).collect()
+    }
+
     /// The one that is next.
     pub fn next(&self) -> Option<Ino> {
         self.queue.lock().peek_lru().map(|(ino, ())| *ino)

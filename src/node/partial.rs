@@ -101,6 +101,13 @@ impl Partial {
         }
     }
 
+    /// How many bytes of the lower file it has not, as far as that is known.
+    pub fn missing(&self) -> u64 {
+        let state = self.state.read();
+        let own = state.own.as_ref().map_or(0, Extents::len);
+        state.limit.saturating_sub(own)
+    }
+
     /// Up to where holes are the lower file's.
     pub fn limit(&self) -> u64 {
         self.state.read().limit

@@ -186,6 +186,28 @@ pub fn set_parent_death_signal(signal: i32) -> Result<(), SysError> {
     .map(drop)
 }
 
+/// Has the calling thread give way to others, on the processor and on disks that know of it.
+///
+/// # Errors
+/// setpriority's.
+pub fn give_way() -> Result<(), SysError> {
+    const NICE: libc::c_int = 10;
+    const WHO_PROCESS: libc::c_int = 1;
+    const IDLE: libc::c_int = 3 << 13;
+    // SAFETY: no pointers; 0 is the calling thread, which Linux takes for a process here.
+    unsafe {
+        check(
+            "ioprio_set",
+            libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IDLE) as libc::c_int,
+        )?;
+        check(
+            "setpriority",
+            libc::setpriority(libc::PRIO_PROCESS, 0, NICE),
+        )
+        .map(drop)
+    }
+}
+
 /// Waits until the process `pid` has ended, at most `limit`; whether it has.
 pub fn wait_gone(pid: i32, limit: Duration) -> Result<bool, SysError> {
     // SAFETY: no pointers.

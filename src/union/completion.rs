@@ -50,6 +50,14 @@ impl Union {
         self.tree.backlog.end(over);
     }
 
+    /// How many files are known to be partly copied, and how many bytes they lack.
+    pub fn left(&self) -> (usize, u64) {
+        let all = self.tree.backlog.all();
+        let nodes = all.iter().filter_map(|ino| self.tree.table.get(*ino));
+        let missing = nodes.filter_map(|node| Some(node.stack().partial.as_ref()?.missing()));
+        (all.len(), missing.sum())
+    }
+
     /// Whether another mount waits for this one to let go of the upper.
     pub fn is_awaited(&self) -> bool {
         let layers = &self.tree.layers;

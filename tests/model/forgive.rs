@@ -16,6 +16,9 @@ impl Game {
         match step.verb() {
             "link" => self.plain && links_a_special(before),
             "rename" => self.confined && may_be_one_file(before),
+            // Where it clones, the kernel stops at the last whole block; a partly copied file
+            // is copied by the kernel, all of it.
+            "copyrange" => self.other.mixes && !number(step.words[5]).is_multiple_of(4096),
             // The write that brings a store to the upper takes setuid away, for the daemon has
             // no privilege over the upper's filesystem: the safe side.
             "mmap" => {

@@ -83,7 +83,7 @@ fn a_write_copies_one_block_and_the_rest_follows_when_it_shall() {
 fn the_rest_follows_while_nothing_else_is_asked_for() {
     let Some(lab) = Lab::new() else { return };
     let l = lab.layer("l", MarkFormat::Overlay, &[&format!("file f {SIZE}")]);
-    let words = "io=cached,copyup=write,partial=0";
+    let words = "io=cached,copyup=write,partial=0,complete=idle";
     let mounted = lab.mount_stack("idle", &lab.stack("idle", &[l]).words(words));
     shell(mounted.path(), "printf x >> f; touch -d @9 f");
     let upper = lab.upper("idle").join("f");
@@ -188,7 +188,9 @@ fn partly_copied_files_are_linked_renamed_and_removed() {
     let mounted = lab.mount_stack("links", &stack);
     shell(mounted.path(), &check);
     mounted.unmount().expect("unmount");
-    let all = stack.clone().words("io=cached,copyup=write,partial=0");
+    let all = stack
+        .clone()
+        .words("io=cached,copyup=write,partial=0,complete=idle");
     let mounted = lab.mount_stack("links", &all);
     shell(mounted.path(), &check);
     mounted.unmount().expect("unmount");

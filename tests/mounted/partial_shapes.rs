@@ -4,6 +4,7 @@
 use super::support::backing::Kind;
 use super::support::lab::{Lab, at, shell};
 use super::support::{bytes, sys};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 const WORDS: &str = "io=cached,copyup=write,partial=0,complete=off";
@@ -21,13 +22,16 @@ fn odd(seed: u64, size: usize) -> Vec<u8> {
     bytes::fill(seed, 0, size)
 }
 
+/// A name, how a file grows, and its size then.
+type Growth = (&'static str, fn(&OwnedFd) -> sys::Res<()>, usize);
+
 /// Some filesystems write zeros into the block in which a file ended when it grows.
 #[test]
 fn what_grows_from_the_middle_of_a_block_keeps_that_block() {
     for kind in KINDS {
         let Some(lab) = Lab::on(kind) else { continue };
         let l = lab.dir("l");
-        let steps: [(&str, fn(&std::os::fd::OwnedFd) -> sys::Res<()>, usize); 5] = [
+        let steps: [Growth; 5] = [
             ("leap", |f| sys::pwrite(f, b"end", 50_000).map(drop), 50_003),
             ("near", |f| sys::pwrite(f, b"end", 12_290).map(drop), 12_293),
             ("cut", |f| sys::ftruncate(f, 30_000), 30_000),
