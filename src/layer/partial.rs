@@ -102,6 +102,12 @@ impl Layer {
         self.tells_holes.learn(tried);
         tried
     }
+
+    /// Whether the filesystem, of those where files are partly copied, knows FALLOC_FL_ZERO_RANGE
+    /// (`shmem_fallocate` in mm/shmem.c does not).
+    pub fn zeroes_ranges(&self) -> bool {
+        self.caps.magic != magic::TMPFS
+    }
 }
 
 fn try_holes(layer: &Layer, scratch: &Scratch) -> Result<bool, SysError> {

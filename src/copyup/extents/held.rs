@@ -186,6 +186,9 @@ impl<'a> Held<'a> {
         let (limit, size) = (self.partial.limit(), self.partial.size());
         let keeps_size = mode & FALLOC_FL_KEEP_SIZE != 0;
         let kind = mode & !FALLOC_FL_KEEP_SIZE;
+        if kind == io::FALLOC_FL_ZERO_RANGE && !self.upper.zeroes_ranges() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let mut from = at;
         if at < ceil(limit) {
             let inner = end.min(size);
