@@ -429,10 +429,15 @@ impl Tree {
         node.covers.forget();
         let old = std::mem::replace(&mut *there, place);
         drop(there);
-        if matches!(old, Place::Held(_)) {
-            self.held.fetch_sub(1, Ordering::Relaxed);
+        match old {
+            Place::Held(file) => {
+                // The filesystem frees its room in this close, which may take a while.
+                drop(file);
+                self.held.fetch_sub(1, Ordering::Relaxed);
+                Place::Gone
+            }
+            old => old,
         }
-        old
     }
 
     /// Whether files that were deleted within `a_moment` may still take up space, since

@@ -20,9 +20,19 @@ struct State {
     /// What the mark says of that, which may be more.
     marked: u64,
     size: u64,
-    /// How often copying a piece of the lower file to it began, and the time of modification
-    /// while that goes on, when what the filesystem says of it is wrong.
-    fillings: (u64, Option<Time>),
+    /// How often copying a piece of the lower file to it began, and what counts while that goes
+    /// on, when the filesystem says otherwise.
+    fillings: (u64, Option<Unfilled>),
+}
+
+/// What a file was before it is filled: writing changes the one, and takes setuid and setgid
+/// away from the other, which are put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfilled {
+    /// Its time of modification.
+    pub mtime: Time,
+    /// Its type and mode.
+    pub mode: u32,
 }
 
 /// Bytes in a row that are of one kind.
@@ -146,16 +156,16 @@ impl Partial {
         state.size = state.size.max(size);
     }
 
-    /// How often copying a piece of the lower file to it began, and, while that goes on, the
-    /// time of modification that counts.
-    pub fn fillings(&self) -> (u64, Option<Time>) {
+    /// How often copying a piece of the lower file to it began, and, while that goes on, what
+    /// counts.
+    pub fn fillings(&self) -> (u64, Option<Unfilled>) {
         self.state.read().fillings
     }
 
-    /// Copying begins; `mtime` counts till [`Partial::filled`].
-    pub fn filling(&self, mtime: Time) {
+    /// Copying begins; `before` counts till [`Partial::filled`].
+    pub fn filling(&self, before: Unfilled) {
         let count = &mut self.state.write().fillings;
-        *count = (count.0 + 1, Some(mtime));
+        *count = (count.0 + 1, Some(before));
     }
 
     /// Copying is over.

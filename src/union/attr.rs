@@ -93,7 +93,10 @@ impl Union {
                 Ok(((look, links), look.stat.ino))
             })?;
             match partial.as_ref().map(|partial| partial.fillings()) {
-                Some((_, Some(mtime))) => look.stat.mtime = mtime,
+                Some((_, Some(unfilled))) => {
+                    look.stat.mtime = unfilled.mtime;
+                    look.stat.mode = unfilled.mode;
+                }
                 after if after != before => continue,
                 _ => {}
             }

@@ -13,6 +13,7 @@ use crate::sys::creds::Caller;
 use crate::sys::fs::{self, S_ISGID};
 use crate::sys::path::At;
 use crate::sys::xattr;
+use parking_lot::MutexGuard;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -37,6 +38,13 @@ fn value_of(layer: &Layer, at: At<'_>, name: &[u8]) -> std::result::Result<Vec<u
         }
         other => other,
     }
+}
+
+/// Waits till nobody fills `node`, if it is partly copied and may have capabilities: writing
+/// takes them away, till they are put back.
+fn unfilled(node: &Node) -> Option<MutexGuard<'_, ()>> {
+    let may_lose = node.stack().partial.is_some() && !node.is_harmless();
+    may_lose.then(|| node.copyup.lock())
 }
 
 impl Union {
@@ -88,6 +96,7 @@ impl Union {
         if self.is_ruled_out(&node, name) {
             return Err(Errno::ENODATA);
         }
+        let _still = (name == CAPABILITY).then(|| unfilled(&node));
         match self.on_xattr(&node, |layer, at| value_of(layer, at, name)) {
             // The kernel's permission check takes ENODATA alone for "there is no ACL".
             Err(Errno::EOPNOTSUPP) if is_acl(name) => Err(Errno::ENODATA),
@@ -110,6 +119,7 @@ impl Union {
     /// The list of the xattrs of `node` that a user may see, which is learned from unless
     /// the layers change under the mount, or xattrs are there that it does not tell of.
     fn list_xattrs(&self, node: &Node) -> Result<Vec<u8>> {
+        let _still = unfilled(node);
         let mut list = self.on_xattr(node, |layer, at| {
             Ok(Names::of(layer).visible(&xattr::list(at)?))
         })?;

@@ -5,6 +5,7 @@ use crate::copyup::Settings;
 use crate::copyup::complete::{Privileges, unshare};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::scratch::Scratch;
+use crate::node::partial::Unfilled;
 use crate::node::{Node, Tree};
 use crate::observe::{self, Part};
 use crate::sys::fs::{self, SetTime};
@@ -94,7 +95,10 @@ impl Held<'_> {
         let mount = self.tree.layers.scratch.as_ref().map_or(0, Scratch::mount);
         let noted = self.upper.note_mtime(at, before.mtime, mount);
         best_effort("note a file's time", noted);
-        self.partial.filling(before.mtime);
+        self.partial.filling(Unfilled {
+            mtime: before.mtime,
+            mode: before.mode,
+        });
         let changed = change();
         let put_back = || {
             privileges.restore(&self.file)?;
