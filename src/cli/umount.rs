@@ -15,6 +15,10 @@ use std::time::Duration;
 
 /// How often it is asked how much is left to be done.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often, and after how long, it is tried again where somebody uses it: a program that is
+/// about to be started holds the files of the one that starts it for a moment.
+const TRIES: u32 = 10;
+const MOMENT: Duration = Duration::from_millis(10);
 /// How long the daemon may take to let go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,7 +38,15 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
     let given = &args.mount_point;
     let mount = find(given)?;
     let daemon = daemon_of(&mount);
-    match unmount(&mount.point, args.lazy) {
+    let mut tries = 1;
+    let unmounted = loop {
+        match unmount(&mount.point, args.lazy) {
+            Unmounted::Busy if tries < TRIES => std::thread::sleep(MOMENT),
+            other => break other,
+        }
+        tries += 1;
+    };
+    match unmounted {
         Unmounted::Yes => {}
         Unmounted::Busy => {
             return Err(refuse(

@@ -5,6 +5,7 @@
 use super::{Need, Settings, data, extents};
 use crate::error::{Result, SysError, best_effort};
 use crate::layer::Layer;
+use crate::layer::filling::Unfilled;
 use crate::layer::scratch::Scratch;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
@@ -12,12 +13,8 @@ use crate::observe::{self, Part};
 use crate::sys::fs::{self, O_NONBLOCK, O_RDWR, SetTime, Stat};
 use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 use crate::sys::path::At;
-use crate::sys::xattr;
-use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-
-const CAPABILITY: &CStr = c"security.capability";
 
 /// Gives `node`, whose metadata is in the upper, its data there as well.
 ///
@@ -53,32 +50,29 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     let fill = Fill {
         to: &to,
         before: &before,
-        privileges: Privileges::of(&to, &before, node.is_harmless())?,
+        was: Unfilled::of(At::fd(&to), &before, node.is_harmless())?,
     };
-    // Writing sets the time, which is put back: also by the next mount, should this one end
-    // before.
     let mount = tree.layers.scratch.as_ref().map_or(0, Scratch::mount);
-    let noted = upper_layer.note_mtime(At::fd(&to), before.mtime, mount);
-    best_effort("note a file's time", noted);
+    let noted = upper_layer.note_filling(At::fd(&to), &fill.was, mount);
+    best_effort("note what a file is", noted);
     let filled = (|| {
         // A file that is about to be cut off is so at once: never is it half copied.
         if len < before.size {
             io::truncate(&to, len)?;
         }
         data::copy(&from, &to, len.min(from.stat.size))?;
-        fill.privileges.restore(&to)?;
-        fill.restore_times()?;
+        fill.put_back()?;
         if len > 0 {
             settings.order_data(upper_layer, &to)?;
         }
-        upper_layer.forget_mtime(At::fd(&to))?;
+        upper_layer.forget_filling(At::fd(&to))?;
         upper_layer.unmark_metacopy(At::fd(&to))?;
         Ok(())
     })();
     if let Err(e) = filled {
         fill.undo();
-        let forgotten = upper_layer.forget_mtime(At::fd(&to));
-        best_effort("forget a file's time", forgotten);
+        let forgotten = upper_layer.forget_filling(At::fd(&to));
+        best_effort("forget what a file was", forgotten);
         return Err(e);
     }
     unshare(tree, node, upper_layer, &to, upper);
@@ -99,53 +93,17 @@ pub(super) fn unshare(tree: &Tree, node: &Node, layer: &Layer, file: &OwnedFd, u
     tree.files.forget(node.ino);
 }
 
-/// What a write takes away from a file.
-pub(super) struct Privileges {
-    mode: u32,
-    capability: Option<Vec<u8>>,
-}
-
-impl Privileges {
-    /// Those of `file`, which `stat` describes; a harmless one has no capability.
-    pub(super) fn of(
-        file: &OwnedFd,
-        stat: &Stat,
-        harmless: bool,
-    ) -> std::result::Result<Privileges, SysError> {
-        Ok(Privileges {
-            mode: stat.mode,
-            capability: match harmless {
-                true => None,
-                false => xattr::get_optional(At::fd(file), CAPABILITY)?,
-            },
-        })
-    }
-
-    /// Writing takes away capabilities, and setuid and setgid from those without
-    /// CAP_FSETID.
-    pub(super) fn restore(&self, file: &OwnedFd) -> std::result::Result<(), SysError> {
-        let at = At::fd(file);
-        if fs::stat(at)?.mode != self.mode {
-            fs::chmod(at, self.mode & 0o7777)?;
-        }
-        match &self.capability {
-            Some(value) => xattr::set(at, CAPABILITY, value, 0),
-            None => Ok(()),
-        }
-    }
-}
-
 /// An upper file that is being filled, as it was.
 struct Fill<'a> {
     to: &'a OwnedFd,
     before: &'a Stat,
-    privileges: Privileges,
+    was: Unfilled,
 }
 
 impl Fill<'_> {
-    fn restore_times(&self) -> std::result::Result<(), SysError> {
-        let (atime, mtime) = (self.before.atime, self.before.mtime);
-        fs::utimens(At::fd(self.to), SetTime::To(atime), SetTime::To(mtime))
+    fn put_back(&self) -> std::result::Result<(), SysError> {
+        let atime = SetTime::To(self.before.atime);
+        self.was.put_back(At::fd(self.to), atime)
     }
 
     /// Takes the blocks back that were filled in vain.
@@ -155,7 +113,6 @@ impl Fill<'_> {
         let emptied = io::allocate(self.to, punch, 0, size.max(1));
         best_effort("give back a half copied file's room", emptied);
         best_effort("restore a file's size", io::truncate(self.to, size));
-        best_effort("restore a file's mode", self.privileges.restore(self.to));
-        best_effort("restore a file's times", self.restore_times());
+        best_effort("put back what a file was", self.put_back());
     }
 }

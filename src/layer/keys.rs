@@ -23,8 +23,8 @@ pub struct Keys {
     /// Beside `metacopy`: what the file has of its own counts, and only its holes are the
     /// lower file's. Only plyfs's.
     pub partial: &'static CStr,
-    /// The modification time of a file to which its data is just coming. Only plyfs's.
-    pub mtime: &'static CStr,
+    /// What a file was to which its data is just coming. Only plyfs's.
+    pub filling: &'static CStr,
     /// Where an upper file came from.
     pub origin: &'static CStr,
     /// Marks a directory in which some entry has an origin.
@@ -40,7 +40,7 @@ pub const TRUSTED: Keys = Keys {
     redirect: c"trusted.overlay.redirect",
     metacopy: c"trusted.overlay.metacopy",
     partial: c"trusted.overlay.partial",
-    mtime: c"trusted.overlay.mtime",
+    filling: c"trusted.overlay.filling",
     origin: c"trusted.overlay.origin",
     impure: c"trusted.overlay.impure",
     nlink: c"trusted.overlay.nlink",
@@ -53,7 +53,7 @@ pub const USER: Keys = Keys {
     redirect: c"user.overlay.redirect",
     metacopy: c"user.overlay.metacopy",
     partial: c"user.overlay.partial",
-    mtime: c"user.overlay.mtime",
+    filling: c"user.overlay.filling",
     origin: c"user.overlay.origin",
     impure: c"user.overlay.impure",
     nlink: c"user.overlay.nlink",

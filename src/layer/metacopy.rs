@@ -7,14 +7,11 @@
 
 use super::Layer;
 use super::marks::Hints;
-use crate::error::{Errno, SysError};
-use crate::sys::fs::{Stat, Time};
+use crate::error::SysError;
+use crate::sys::fs::Stat;
 use crate::sys::magic;
 use crate::sys::path::At;
 use crate::sys::xattr;
-
-/// Seconds, nanoseconds and the mount, little-endian.
-const NOTE_LEN: usize = 16;
 
 /// Unit of `st_blocks`.
 const BLOCK: u64 = 512;
@@ -69,48 +66,6 @@ impl Layer {
     /// setxattr's.
     pub fn mark_metacopy(&self, at: At<'_>) -> Result<(), SysError> {
         xattr::set(at, self.keys().metacopy, b"", 0)
-    }
-
-    /// Notes in the upper file at `at`, to which its data is about to come, the time of its
-    /// last modification, and `mount`, which tells this mount from others.
-    ///
-    /// # Errors
-    /// setxattr's.
-    pub fn note_mtime(&self, at: At<'_>, mtime: Time, mount: u32) -> Result<(), SysError> {
-        let note = [
-            &mtime.sec.to_le_bytes()[..],
-            &mtime.nsec.to_le_bytes(),
-            &mount.to_le_bytes(),
-        ];
-        xattr::set(at, self.keys().mtime, &note.concat(), 0)
-    }
-
-    /// The time that [`Layer::note_mtime`] noted, and in which mount.
-    ///
-    /// # Errors
-    /// getxattr's.
-    pub fn noted_mtime(&self, at: At<'_>) -> Result<Option<(Time, u32)>, SysError> {
-        let value = xattr::get_optional(at, self.keys().mtime)?.unwrap_or_default();
-        let Ok(value) = <[u8; NOTE_LEN]>::try_from(value) else {
-            return Ok(None);
-        };
-        let [a, b, c, d, e, f, g, h, i, j, k, l, mount @ ..] = value;
-        let time = Time {
-            sec: i64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            nsec: u32::from_le_bytes([i, j, k, l]),
-        };
-        Ok(Some((time, u32::from_le_bytes(mount))))
-    }
-
-    /// Takes that note back.
-    ///
-    /// # Errors
-    /// removexattr's.
-    pub fn forget_mtime(&self, at: At<'_>) -> Result<(), SysError> {
-        match xattr::remove(at, self.keys().mtime) {
-            Err(e) if e.errno == Errno::ENODATA => Ok(()),
-            other => other,
-        }
     }
 
     /// Says that the upper file at `at` has its own data.

@@ -2,6 +2,7 @@
 
 pub mod dirfds;
 pub mod extents;
+pub mod filling;
 pub mod handle;
 pub mod journal;
 pub mod kept;

@@ -1,8 +1,9 @@
 //! `Partial`: how much of its data a partly copied file of the upper has.
 
 use crate::layer::extents::Extents;
-use crate::sys::fs::Time;
+use crate::layer::filling::Unfilled;
 use parking_lot::RwLock;
+use std::sync::Arc;
 
 /// What is known of it. Changed under the node's copy-up lock alone; the lock in here is a
 /// leaf.
@@ -22,17 +23,7 @@ struct State {
     size: u64,
     /// How often copying a piece of the lower file to it began, and what counts while that goes
     /// on, when the filesystem says otherwise.
-    fillings: (u64, Option<Unfilled>),
-}
-
-/// What a file was before it is filled: writing changes the one, and takes setuid and setgid
-/// away from the other, which are put back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfilled {
-    /// Its time of modification.
-    pub mtime: Time,
-    /// Its type and mode.
-    pub mode: u32,
+    fillings: (u64, Option<Arc<Unfilled>>),
 }
 
 /// Bytes in a row that are of one kind.
@@ -158,12 +149,12 @@ impl Partial {
 
     /// How often copying a piece of the lower file to it began, and, while that goes on, what
     /// counts.
-    pub fn fillings(&self) -> (u64, Option<Unfilled>) {
-        self.state.read().fillings
+    pub fn fillings(&self) -> (u64, Option<Arc<Unfilled>>) {
+        self.state.read().fillings.clone()
     }
 
     /// Copying begins; `before` counts till [`Partial::filled`].
-    pub fn filling(&self, before: Unfilled) {
+    pub fn filling(&self, before: Arc<Unfilled>) {
         let count = &mut self.state.write().fillings;
         *count = (count.0 + 1, Some(before));
     }

@@ -101,16 +101,10 @@ impl Union {
                 let stat = self.attr_of(&node)?.stat;
                 (stat.size, stat.blocks) == (0, 0)
             };
-            let emptied = if is_empty {
-                SetAttr {
-                    mtime: Some(SetTime::Now),
-                    ..SetAttr::default()
-                }
-            } else {
-                SetAttr {
-                    size: Some(0),
-                    ..SetAttr::default()
-                }
+            let emptied = SetAttr {
+                size: (!is_empty).then_some(0),
+                mtime: is_empty.then_some(SetTime::Now),
+                ..SetAttr::default()
             };
             self.setattr(ino, &emptied, caller)?;
         } else if opening.copies {

@@ -250,7 +250,7 @@ impl Union {
                 let (upper, lower) = match part {
                     Part::Upper(_, fd) => {
                         if data.is_some() {
-                            self.put_time_back(At::new(&**fd, name), &mut look.stat)?;
+                            self.undo_filling(At::new(&**fd, name), &mut look.stat)?;
                         }
                         (Some(look.stat.ino), Lower::None)
                     }
@@ -381,7 +381,7 @@ impl Union {
         }
         let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
         if !has_data {
-            self.put_time_back(at, stat)?;
+            self.undo_filling(at, stat)?;
         }
         let here = || DataBelow::File(DataFile::new(real, name, &look.stat));
         let data = (!has_data).then(|| Box::new(data.cloned().unwrap_or_else(here)));

@@ -72,26 +72,29 @@ impl Union {
         }
     }
 
-    /// Gives the upper file at `at` its time back where a daemon ended while its data was
-    /// coming.
+    /// Gives the upper file at `at`, which `stat` describes, back what it was where a daemon
+    /// ended while its data was coming.
     ///
     /// # Errors
-    /// Those of reading the note and of setting the time.
-    pub(super) fn put_time_back(&self, at: At<'_>, stat: &mut Stat) -> Result<()> {
+    /// Those of reading the note, and of putting back.
+    pub(super) fn undo_filling(&self, at: At<'_>, stat: &mut Stat) -> Result<()> {
         let layer = self.tree.upper_layer()?;
         let Some(scratch) = &self.tree.layers.scratch else {
             return Ok(());
         };
-        let Some((mtime, mount)) = layer.noted_mtime(at)? else {
+        let Some((was, mount)) = layer.noted_filling(at)? else {
             return Ok(());
         };
         if mount == scratch.mount() {
             // It is coming now.
             return Ok(());
         }
-        fs::utimens(at, SetTime::Omit, SetTime::To(mtime))?;
-        layer.forget_mtime(at)?;
-        stat.mtime = mtime;
+        was.put_back(at, SetTime::Omit)?;
+        layer.forget_filling(at)?;
+        stat.mtime = was.mtime;
+        if layer.kept.is_none() {
+            stat.mode = fs::stat(at)?.mode;
+        }
         Ok(())
     }
 

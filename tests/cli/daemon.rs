@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::mount::run;
+use crate::support::mount::{run, umount_when_free};
 use crate::support::{skip, sys};
 use crate::tools::{
     LIMIT, Stage, as_user, await_that, can_play_user, has_ended, send, stderr, told,
@@ -87,7 +87,7 @@ fn a_new_mount_waits_for_the_old_daemon_to_let_go() {
     for i in 0..10 {
         stage.write(&format!("mnt/f{i}"), "x");
         // umount(2) returns before the daemon has ended.
-        sys::umount(stage.path("mnt").as_os_str().as_encoded_bytes(), 0).expect("umount");
+        umount_when_free(&stage.path("mnt")).expect("umount");
         stage.quietly(&MOUNT);
         assert_eq!(stage.read(&format!("mnt/f{i}")), "x");
     }

@@ -3,8 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use crate::support::mount::run;
-use crate::support::{skip, sys};
+use crate::support::mount::{run, umount_when_free};
+use crate::support::skip;
 use crate::tools::{
     LIMIT, Stage, USER, await_that, can_run_as_user, has_ended, said_by, send, stderr, stdout, told,
 };
@@ -233,7 +233,7 @@ fn in_the_foreground_it_is_silent_and_ends_well_when_it_is_unmounted_or_told_to_
         if by_signal {
             send(child.id(), libc::SIGTERM);
         } else {
-            sys::umount(stage.path("mnt").as_os_str().as_encoded_bytes(), 0).expect("umount");
+            umount_when_free(&stage.path("mnt")).expect("umount");
         }
         let out = child.wait_with_output().expect("it ends");
         assert!(out.status.success(), "{by_signal}: {}", told(&out));

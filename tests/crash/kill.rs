@@ -14,7 +14,7 @@ use crate::support::backing::Kind;
 use crate::support::bytes;
 use crate::support::lab::{Lab, at, shell};
 use crate::support::layers::MarkFormat;
-use crate::support::mount::{Stack, copies_parts, release_below};
+use crate::support::mount::{Stack, copies_parts, release_below, umount_when_free};
 use crate::support::skip;
 use crate::support::sys;
 use crate::support::tree::{self, Tree};
@@ -40,7 +40,14 @@ const LOWER: &[&str] = &[
     "dir gone",
     "file gone/z",
     "file big 644 0:0 1.5 2300000 0+900000+4,1300000+1000000+5",
+    "file priv 755 0:0 1.5 300000 0+300000+6",
 ];
+
+/// A `security.capability` of version 2.
+const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// strace is of this age, and can neither name nor count the calls of a later kernel.
+const KERNEL: &str = "linux-6.1";
 
 /// One thread only: strace counts the calls of each thread on its own.
 const WORDS: &str = "allow_other,suid,dev,threads=1";
@@ -102,6 +109,14 @@ const SCRIPTS: &[Script] = &[
             "chmod big",
         ],
     ),
+    (
+        "privileges",
+        &["write priv", "setcap priv", "setuid priv", "touch priv"],
+    ),
+    (
+        "privileges of a copy without data",
+        &["setuid priv", "setcap priv", "open priv"],
+    ),
 ];
 
 fn perform(m: &Path, line: &str) -> sys::Res<()> {
@@ -114,6 +129,7 @@ fn perform(m: &Path, line: &str) -> sys::Res<()> {
             sys::pwrite(&fd, b"written", 5000)?;
             sys::close(fd)
         }
+        "open" => sys::open(&p, libc::O_WRONLY, 0).map(drop),
         "create" => sys::open(&p, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o600).map(drop),
         "mkdir" => sys::mkdir(&p, 0o700),
         "symlink" => sys::symlink("target", &p),
@@ -130,6 +146,9 @@ fn perform(m: &Path, line: &str) -> sys::Res<()> {
         "chmod" => sys::chmod(&p, 0o711),
         "chown" => sys::lchown(&p, 7, 8),
         "setxattr" => sys::lsetxattr(&p, "user.new", b"2", 0),
+        "setcap" => sys::lsetxattr(&p, "security.capability", CAPABILITY, 0),
+        "setuid" => sys::chmod(&p, 0o4755),
+        "touch" => sys::utimens(&p, [(7, 8); 2]),
         other => panic!("{other:?} is no operation"),
     }
 }
@@ -195,17 +214,11 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// Unmounts `at` where `words` have the daemon complete then, and waits for its end;
-    /// whether that was a good one.
-    fn complete(&mut self, at: &Path, words: &str) -> bool {
-        if !words.contains(COMPLETING) {
-            return false;
-        }
-        let end = Instant::now() + Duration::from_secs(20);
-        while sys::umount(at.as_os_str().as_encoded_bytes(), 0) == Err(libc::EBUSY) {
-            assert!(Instant::now() < end, "it can be unmounted within 20 s");
-            std::thread::yield_now();
-        }
+    /// Unmounts `at`, and waits for the end of the daemon, which completes its files; whether
+    /// that was a good one.
+    fn complete(&mut self, at: &Path) -> bool {
+        // It may be dead.
+        let _ = umount_when_free(at);
         let status = self.child.wait().expect("the daemon ends");
         status.success()
     }
@@ -243,17 +256,42 @@ fn trace(daemon: &Daemon, more: &[&str]) -> Child {
     strace
 }
 
+/// Performs the script till something fails, under strace with `more` arguments; how many
+/// operations went well, and whether the daemon completed its files. One that does that is traced
+/// from the end of the script on: another of its threads is at work then, of which strace would
+/// count the calls anew.
+fn play(
+    (daemon, at): (&mut Daemon, &Path),
+    (script, words): (&[&str], &str),
+    more: &[&str],
+) -> ((usize, bool), Child) {
+    let perform_all = || {
+        let well = script.iter().take_while(|line| perform(at, line).is_ok());
+        well.count()
+    };
+    if words.contains(COMPLETING) {
+        let done = perform_all();
+        assert_eq!(done, script.len(), "nothing is killed yet");
+        let strace = trace(daemon, more);
+        return ((done, daemon.complete(at)), strace);
+    }
+    let strace = trace(daemon, more);
+    ((perform_all(), false), strace)
+}
+
 /// How often the daemon makes each call during the whole script: strace counts each on its own.
 fn count_calls(lab: &Lab, script: &[&str], words: &str) -> BTreeMap<String, u32> {
     let stack = lab.stack("count", &[lab.path("l")]).words(words);
+    let stack = stack.without(KERNEL);
     let m = lab.path("mnt/count");
     let log = lab.path("calls");
     let mut daemon = Daemon::start(&stack, &m);
-    let mut strace = trace(&daemon, &["-o", log.to_str().expect("a plain path")]);
-    for line in script {
-        perform(&m, line).unwrap_or_else(|e| panic!("{line}: {}", sys::errno_name(e)));
-    }
-    daemon.complete(&m, words);
+    let (done, mut strace) = play(
+        (&mut daemon, &m),
+        (script, words),
+        &["-o", log.to_str().expect("a plain path")],
+    );
+    assert_eq!(done, (script.len(), words.contains(COMPLETING)));
     drop(daemon);
     strace.wait().expect("strace ends with its daemon");
     release_below(&m);
@@ -334,17 +372,14 @@ fn kill_once(
     let (name, script) = SCRIPTS[number];
     let id = format!("{call}{k}");
     let stack = lab.stack(&id, &[lab.path("l")]).words(words);
+    let stack = stack.without(KERNEL);
     let m = lab.path(&format!("mnt/{id}"));
     let mut daemon = Daemon::start(&stack, &m);
-    let mut strace = trace(
-        &daemon,
+    let ((done, completed), mut strace) = play(
+        (&mut daemon, &m),
+        (script, words),
         &["-e", &format!("inject={call}:signal=KILL:when={k}")],
     );
-    let done = script
-        .iter()
-        .take_while(|line| perform(&m, line).is_ok())
-        .count();
-    let completed = done == script.len() && daemon.complete(&m, words);
     drop(daemon);
     strace.wait().expect("strace ends with its daemon");
     release_below(&m);
@@ -412,6 +447,8 @@ scripts! {
     a_kill_among_partly_copied_hard_links_loses_nothing: 9, PARTS;
     a_kill_while_shaping_parts_loses_nothing: 10, PARTS;
     a_kill_while_completing_loses_nothing: 11, COMPLETING;
+    a_kill_while_completing_loses_no_privileges: 12, COMPLETING;
+    a_kill_while_copying_data_loses_no_privileges: 13, "copyup=open,partial=off";
 }
 
 /// Every completed operation is there after a kill under load.

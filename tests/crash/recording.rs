@@ -14,7 +14,7 @@ use crate::scenes::{BOTTOM, TOP};
 use crate::support::backing::{Backing, Kind};
 use crate::support::lab::build;
 use crate::support::layers::MarkFormat;
-use crate::support::mount::Subject;
+use crate::support::mount::{Subject, umount_when_free};
 use crate::support::rng::Rng;
 use crate::support::{skip, sys};
 use crate::workload::{Union, WORK, make_up, synced};
@@ -103,10 +103,8 @@ impl<'p> Mounted<'p> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let at = self.0.as_os_str().as_encoded_bytes();
-        let end = std::time::Instant::now() + Duration::from_secs(5);
-        while sys::umount(at, 0) == Err(libc::EBUSY) && std::time::Instant::now() < end {
-            std::thread::yield_now();
+        if let Err(e) = umount_when_free(self.0) {
+            eprintln!("umount {}: {}", self.0.display(), sys::errno_name(e));
         }
     }
 }

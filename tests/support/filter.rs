@@ -172,6 +172,7 @@ pub fn named(name: &str) -> Option<Vec<Refusal>> {
         .concat(),
         "no-statx" => no_statx(libc::ENOSYS),
         "no-statx-eperm" => no_statx(libc::EPERM),
+        "linux-6.1" => vec![(What::Since(AFTER_6_1), libc::ENOSYS)],
         "linux-4.18" => linux_4_18(libc::ENOSYS),
         "linux-4.18-eperm" => linux_4_18(libc::EPERM),
         "linux-4.18-no-statx" => [linux_4_18(libc::ENOSYS), no_statx(libc::ENOSYS)].concat(),
@@ -188,6 +189,8 @@ pub fn of_the_suite() -> Vec<Refusal> {
 
 /// The first number that came after Linux 4.18, on every architecture.
 pub const AFTER_4_18: i64 = 424;
+/// The same for Linux 6.1.
+const AFTER_6_1: i64 = 451;
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;

@@ -323,19 +323,26 @@ impl Mounted {
     /// Unmounts as umount(8) does.
     pub fn unmount(mut self) -> Result<(), String> {
         self.live = false;
-        // Between the fork and the exec of another test's program that program holds our files.
-        let end = Instant::now() + Duration::from_secs(5);
-        let mut gone = sys::umount(self.at.as_os_str().as_bytes(), 0);
-        while gone == Err(libc::EBUSY) && Instant::now() < end {
-            std::thread::yield_now();
-            gone = sys::umount(self.at.as_os_str().as_bytes(), 0);
-        }
+        let gone = umount_when_free(&self.at);
         if gone.is_err() {
             release(&self.at, self.connection);
         } else if self.connection.is_some() {
             self.wait_for_the_daemon();
         }
         gone.map_err(|e| format!("umount {}: {}", self.at.display(), sys::errno_name(e)))
+    }
+}
+
+/// Unmounts `at`, for which it waits a while: between the fork and the exec of another test's
+/// program that program holds our files.
+pub fn umount_when_free(at: &Path) -> sys::Res<()> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let gone = sys::umount(at.as_os_str().as_bytes(), 0);
+        if gone != Err(libc::EBUSY) || Instant::now() > end {
+            return gone;
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::held::{Held, PIECE, ceil, floor};
 use crate::copyup::Settings;
-use crate::copyup::complete::{Privileges, unshare};
+use crate::copyup::complete::unshare;
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::filling::Unfilled;
 use crate::layer::scratch::Scratch;
-use crate::node::partial::Unfilled;
 use crate::node::{Node, Tree};
 use crate::observe::{self, Part};
 use crate::sys::fs::{self, SetTime};
@@ -91,20 +91,15 @@ impl Held<'_> {
     pub(super) fn unnoticed(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let at = At::fd(&*self.file);
         let before = fs::stat(at)?;
-        let privileges = Privileges::of(&self.file, &before, self.node.is_harmless())?;
+        let was = Arc::new(Unfilled::of(at, &before, self.node.is_harmless())?);
         let mount = self.tree.layers.scratch.as_ref().map_or(0, Scratch::mount);
-        let noted = self.upper.note_mtime(at, before.mtime, mount);
-        best_effort("note a file's time", noted);
-        self.partial.filling(Unfilled {
-            mtime: before.mtime,
-            mode: before.mode,
-        });
+        let noted = self.upper.note_filling(at, &was, mount);
+        best_effort("note what a file is", noted);
+        self.partial.filling(was.clone());
         let changed = change();
         let put_back = || {
-            privileges.restore(&self.file)?;
-            let (atime, mtime) = (SetTime::To(before.atime), SetTime::To(before.mtime));
-            fs::utimens(at, atime, mtime)?;
-            self.upper.forget_mtime(at)
+            was.put_back(at, SetTime::To(before.atime))?;
+            self.upper.forget_filling(at)
         };
         let quiet = put_back();
         if quiet.is_err() {
