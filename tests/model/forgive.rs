@@ -90,15 +90,15 @@ impl Game {
     /// two, and plyfs always does all of it. The kernel's side does it over another size.
     pub fn forgive_truncation(&mut self, step: &Step<'_>) {
         let word = step.words[1];
-        let mtime = |side: &Side| {
-            let stat = match step.verb() {
-                "truncate" => side.inside(|| sys::stat(path(word))),
-                _ => side.hands.file(word).and_then(sys::fstat),
-            };
-            stat.map(|s| tree::time(s.mtime))
+        let changed = |side: &Side| {
+            side.on_subject(step, |fd| {
+                let capable = sys::fgetxattr(fd, "security.capability").is_ok();
+                sys::fstat(fd).map(|s| (tree::time(s.mtime), s.mode, capable))
+            })
         };
-        let recent = Ok("recent".to_string());
-        if mtime(&self.other) == recent && mtime(&self.kernel) != recent {
+        let (other, kernel) = (changed(&self.other), changed(&self.kernel));
+        let is_recent = other.as_ref().is_ok_and(|(mtime, ..)| mtime == "recent");
+        if is_recent && other != kernel {
             let longer = (number(step.words[2]) + 1).to_string();
             let words = vec![step.verb(), word, &longer];
             let detour = Step { words, ..*step };
