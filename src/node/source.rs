@@ -67,14 +67,6 @@ impl Source {
             }
         }
     }
-
-    /// Whether it is likely that so many bytes at `at` can be read without waiting.
-    pub fn is_cached(&self, at: u64, len: usize) -> bool {
-        match &self.over {
-            None => io::is_cached(&self.file, at, len),
-            Some(_) => false,
-        }
-    }
 }
 
 /// Reads a file that is `own` where `run` says so, and has the data of `below` else.

@@ -1,7 +1,8 @@
 //! Reading and writing the bytes of open files.
 
-use super::fault;
+use super::fs::statfs;
 use super::path::{check, check_len};
+use super::{fault, magic};
 use crate::error::{Errno, SysError};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -44,17 +45,25 @@ pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysEr
 }
 
 /// Whether the first and the last of `len` bytes at `at` are in memory, as preadv2(2) with
-/// RWF_NOWAIT says; where it cannot, they are not.
+/// RWF_NOWAIT says; where it cannot, they are on tmpfs alone.
 pub fn is_cached(fd: &impl AsFd, at: u64, len: usize) -> bool {
     let last = at.saturating_add(len.saturating_sub(1) as u64);
-    byte_is_cached(fd, at) && (last == at || byte_is_cached(fd, last))
+    let all = byte_is_cached(fd, at).and_then(|first| match first && last != at {
+        true => byte_is_cached(fd, last),
+        false => Ok(first),
+    });
+    match all {
+        Ok(all) => all,
+        Err(e) if e.errno == Errno::EOPNOTSUPP => {
+            statfs(fd).is_ok_and(|filesystem| filesystem.magic == magic::TMPFS)
+        }
+        Err(_) => false,
+    }
 }
 
 /// Beyond the end there is nothing to wait for.
-fn byte_is_cached(fd: &impl AsFd, at: u64) -> bool {
-    let Ok(at) = offset("preadv2", at) else {
-        return false;
-    };
+fn byte_is_cached(fd: &impl AsFd, at: u64) -> Result<bool, SysError> {
+    let at = offset("preadv2", at)?;
     let mut byte = 0u8;
     let room = libc::iovec {
         iov_base: (&raw mut byte).cast(),
@@ -62,7 +71,11 @@ fn byte_is_cached(fd: &impl AsFd, at: u64) -> bool {
     };
     // SAFETY: `room` describes `byte`, which is writable and outlives the call.
     let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, at, libc::RWF_NOWAIT) };
-    got >= 0
+    match check_len("preadv2", got) {
+        Ok(_) => Ok(true),
+        Err(e) if e.errno == Errno::EAGAIN => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// pwrite(2) until all of `buf` is written, or an error after none of it.
@@ -251,4 +264,26 @@ pub fn flags_ioctl(fd: &impl AsFd, command: u32, data: &mut [u8; 32]) -> Result<
         )
     })
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_was_just_written_is_in_memory_on_tmpfs_too() {
+        for dir in [std::env::temp_dir(), "/dev/shm".into()] {
+            let mut file = tempfile::tempfile_in(dir).expect("a temporary file");
+            file.write_all(&[1; 5000]).expect("room");
+            assert!(is_cached(&file, 0, 5000));
+            assert!(is_cached(&file, 4096, 0));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_in_memory() {
+        let (read, _write) = std::io::pipe().expect("a pipe");
+        assert!(!is_cached(&read, 0, 10));
+    }
 }
