@@ -43,7 +43,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         let whole = before.size;
         if fs::stat(At::fd(&to))?.size == whole {
             extents::begin(tree, settings, node, (to, whole))?;
-            observed.done(Part::Partial, node.kind, || node.place().path());
+            observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
             return Ok(());
         }
     }
@@ -78,7 +78,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     unshare(tree, node, upper_layer, &to, upper);
     // Somebody is about to write to it.
     tree.keep_open(node, Arc::new(to), true, Some(upper));
-    observed.done(Part::Data, node.kind, || node.place().path());
+    observed.done(Part::Data, node.kind, |way| node.place().tell(way));
     Ok(())
 }
 

@@ -203,7 +203,7 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         // It was moved meanwhile; the caller climbs again.
         return Ok(());
     }
-    let observed = observe::copying();
+    let observed = observe::copying_up();
     let (layer, door) = tree.door(node)?;
     let look = layer.look(door.at())?;
     let spared =
@@ -230,7 +230,7 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         Some(_) => Part::Partial,
         None => job.need.part(),
     };
-    observed.done(part, node.kind, || place.path());
+    observed.done(part, node.kind, |way| place.tell(way));
     match &place {
         Place::Named(parent, _) => settings.persist_names(upper, [&*tree.upper_dir(parent)?]),
         _ => Ok(()),

@@ -79,7 +79,8 @@ fn broken(plan: &MountPlan, cause: impl std::fmt::Display) -> MountError {
 
 fn observer() -> Arc<Observer> {
     let fast = crate::sys::clock::fast().map(|(now, scale)| Clock { now, scale });
-    Arc::new(Observer::new(fast.unwrap_or_default()))
+    let observer = Observer::new(fast.unwrap_or_default());
+    Arc::new(observer.fetching_by(crate::sys::cache::fetch))
 }
 
 impl Session {

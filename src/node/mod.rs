@@ -18,6 +18,7 @@ use crate::layer::marks::Known;
 use crate::merge::inomap::{Ino, InoMap, ROOT, RealId};
 use crate::merge::listing::CookieKey;
 use crate::merge::name::Name;
+use crate::observe::Way;
 use crate::sys::fs::{S_IFDIR, S_IFMT, S_IFREG, Stat};
 use backlog::Backlog;
 use dir::DirPart;
@@ -49,33 +50,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// The way there from the root of the union, `.` for the root itself; `None` where no
-    /// name is known.
-    pub fn path(&self) -> Option<Vec<u8>> {
-        // From its end, for that is where the way begins.
-        let mut path = Vec::with_capacity(64);
-        let mut dir = match self {
-            Place::Root => return Some(b".".to_vec()),
-            Place::Named(parent, name) => {
-                path.extend(name.iter().rev());
-                parent.clone()
-            }
-            Place::Indexed(_) | Place::Held(_) | Place::Gone => return None,
-        };
-        loop {
-            let above = match &*dir.place.read() {
-                Place::Root => break,
-                Place::Named(parent, name) => {
-                    path.push(b'/');
-                    path.extend(name.iter().rev());
-                    parent.clone()
-                }
-                Place::Indexed(_) | Place::Held(_) | Place::Gone => return None,
-            };
-            dir = above;
+    /// Writes the way there from the root of the union, `.` for the root itself; false where
+    /// no name is known.
+    pub fn tell(&self, way: &mut Way) -> bool {
+        match self {
+            Place::Root => way.prepend(b"."),
+            Place::Named(parent, name) => return parent.tell_way_to(name, way),
+            Place::Indexed(_) | Place::Held(_) | Place::Gone => return false,
         }
-        path.reverse();
-        Some(path)
+        true
     }
 }
 
@@ -154,16 +137,24 @@ impl Node {
         self.place.read().clone()
     }
 
-    /// The way to `name` in it, as [`Place::path`] has it.
-    pub fn path_to(&self, name: &[u8]) -> Option<Vec<u8>> {
-        let mut path = self.place().path()?;
-        if path == b"." {
-            path.clear();
-        } else {
-            path.push(b'/');
+    /// Writes the way to `name` in it, as [`Place::tell`] has it.
+    pub fn tell_way_to(&self, name: &[u8], way: &mut Way) -> bool {
+        way.prepend(name);
+        let (mut dir, mut above) = (self, None);
+        while dir.ino != ROOT {
+            let next = match &*dir.place.read() {
+                Place::Root => break,
+                Place::Named(parent, name) => {
+                    way.prepend(b"/");
+                    way.prepend(name);
+                    (parent.ino != ROOT).then(|| parent.clone())
+                }
+                Place::Indexed(_) | Place::Held(_) | Place::Gone => return false,
+            };
+            let Some(next) = next else { break };
+            dir = above.insert(next);
         }
-        path.extend_from_slice(name);
-        Some(path)
+        true
     }
 
     /// Where it lives.

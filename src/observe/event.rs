@@ -2,12 +2,11 @@
 
 use super::words::{Cause, Mark, Part};
 use serde::Serialize;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+/// What happened; `B` are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What<B = Vec<u8>> {
     /// A file of a lower layer came to the upper.
     CopyUp {
         /// How much of it.
@@ -26,27 +25,27 @@ pub enum What {
         /// Which.
         mark: Mark,
         /// Where a redirect leads.
-        target: Option<Vec<u8>>,
+        target: Option<B>,
     },
 }
 
-/// An event, as it is kept until somebody asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+/// An event; `B` are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<B = Vec<u8>> {
     /// Its number, from 1.
     pub number: u64,
-    /// When it was over.
-    pub time: SystemTime,
+    /// When it was over, since 1970.
+    pub time: Duration,
     /// What happened.
-    pub what: What,
+    pub what: What<B>,
     /// What it happened to, from the root of the union; `None` where it had no name any more.
-    pub path: Option<Vec<u8>>,
+    pub path: Option<B>,
     /// What somebody did.
     pub cause: Cause,
     /// Who: the thread that the kernel names, 0 where it names none.
     pub pid: u32,
     /// Its command; empty where nobody can tell.
-    pub command: Arc<[u8]>,
+    pub command: B,
 }
 
 /// A name for JSON: bytes that are not UTF-8 are replaced, and given in hexadecimal too.
@@ -91,8 +90,7 @@ struct Line {
 }
 
 /// Seconds since 1970, to the microsecond.
-fn seconds(time: SystemTime) -> f64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+fn seconds(since: Duration) -> f64 {
     since.as_micros() as f64 / 1e6
 }
 
@@ -100,6 +98,50 @@ fn split(bytes: Option<&[u8]>) -> (Option<String>, Option<String>) {
     bytes
         .map(text_and_hex)
         .map_or((None, None), |(text, hex)| (Some(text), hex))
+}
+
+impl<B> Event<B> {
+    /// The same with other bytes, which `make` gets of these, always in the same order.
+    #[inline]
+    pub(super) fn map<'a, C>(&'a self, mut make: impl FnMut(&'a B) -> C) -> Event<C> {
+        Event {
+            number: self.number,
+            time: self.time,
+            path: self.path.as_ref().map(&mut make),
+            cause: self.cause,
+            pid: self.pid,
+            command: make(&self.command),
+            what: match &self.what {
+                &What::CopyUp {
+                    part,
+                    kind,
+                    bytes,
+                    reflink,
+                    took,
+                } => What::CopyUp {
+                    part,
+                    kind,
+                    bytes,
+                    reflink,
+                    took,
+                },
+                What::Mark { mark, target } => What::Mark {
+                    mark: *mark,
+                    target: target.as_ref().map(make),
+                },
+            },
+        }
+    }
+
+    /// All its bytes, in that order.
+    #[inline]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &B> {
+        let target = match &self.what {
+            What::CopyUp { .. } => None,
+            What::Mark { target, .. } => target.as_ref(),
+        };
+        self.path.iter().chain(Some(&self.command)).chain(target)
+    }
 }
 
 impl Event {
@@ -163,7 +205,7 @@ mod tests {
     fn event(path: &[u8], what: What) -> Value {
         let event = Event {
             number: 7,
-            time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
+            time: Duration::from_micros(1_700_000_000_123_456),
             what,
             path: Some(path.into()),
             cause: Cause::Write,

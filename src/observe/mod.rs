@@ -13,17 +13,20 @@ pub mod prometheus;
 pub mod ring;
 mod seat;
 pub mod shard;
+mod teller;
 
+mod way;
 pub mod words;
 
 pub use seat::{Copying, Handed, Span};
+pub use way::Way;
 pub use words::{Cache, Cause, Kind, Mark, Part};
 
 use event::What;
-use ring::Ring;
+use ring::{Fetch, Ring};
 use shard::{Shards, Sums};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How many events are kept.
 const EVENTS: usize = 8192;
@@ -53,9 +56,9 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// How long it is since `since`.
-    fn elapsed(&self, since: u64) -> Duration {
-        let ticks = u128::from((self.now)().saturating_sub(since));
+    /// How long it is from `since` to `until`.
+    fn between(&self, since: u64, until: u64) -> Duration {
+        let ticks = u128::from(until.saturating_sub(since));
         Duration::from_nanos(((ticks * u128::from(self.scale)) >> 32) as u64)
     }
 }
@@ -86,6 +89,13 @@ impl Observer {
             events: Ring::new(EVENTS),
             since: Instant::now(),
         }
+    }
+
+    /// The same, which has memory fetched by `fetch` before it is needed.
+    #[must_use]
+    pub fn fetching_by(mut self, fetch: Fetch) -> Observer {
+        self.events.fetch = fetch;
+        self
     }
 
     /// What was counted so far.
@@ -141,17 +151,21 @@ pub fn cloned(bytes: u64) {
 
 /// A copy-up begins; unless it is [`Copying::done`], it failed.
 pub fn copying() -> Copying {
-    seat::copying()
+    seat::copying(false)
 }
 
-/// A mark was written for `path`, which is only asked for if somebody wants to know; a
-/// redirect leads to `target`.
-pub fn marked(mark: Mark, path: impl FnOnce() -> Option<Vec<u8>>, target: Option<&[u8]>) {
+/// The same of a file that nobody else is copying: where that is the first thing that is done
+/// for a request, it began when the request came.
+pub fn copying_up() -> Copying {
+    seat::copying(true)
+}
+
+/// A mark was written for `path`, which is only asked for if somebody wants to know, and false
+/// where there is none; a redirect leads to `target`.
+pub fn marked(mark: Mark, path: impl FnOnce(&mut Way) -> bool, target: Option<&[u8]>) {
     seat::with_shard(|shard| shard.mark(mark));
-    seat::tell(|_| {
-        let target = target.map(|target| cut(target.to_vec()));
-        (What::Mark { mark, target }, path())
-    });
+    let target = target.map(cut);
+    seat::tell(|_| What::Mark { mark, target }, path);
 }
 
 /// The type of a file of `mode`, as users read it.
@@ -168,7 +182,6 @@ pub fn type_name(mode: u32) -> &'static str {
     }
 }
 
-fn cut(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.truncate(PATH_MAX);
-    bytes
+fn cut(bytes: &[u8]) -> &[u8] {
+    bytes.get(..PATH_MAX).unwrap_or(bytes)
 }

@@ -207,7 +207,7 @@ mod tests {
         let observer = Arc::new(Observer::default());
         for _ in 0..7 {
             let _span = begin(Some(&observer), Kind::Write, 0);
-            copying().done(Part::Whole, 0o100_000, || None);
+            copying().done(Part::Whole, 0o100_000, |_| false);
         }
         observer.count(Kind::Forget);
         let present = Present::default().at(b"/a \"b\"\\\n");

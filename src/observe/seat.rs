@@ -1,25 +1,26 @@
 //! Where a thread sits: the observer it counts for, its shard, and the request it serves.
 
-use super::event::{Event, What};
+use super::event::What;
 use super::shard::Shard;
+use super::teller::Teller;
+use super::way::Way;
 use super::words::{Cause, Kind, Part};
-use super::{Clock, Observer, SystemTime, cut, type_name};
+use super::{Clock, Observer, type_name};
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::marker::PhantomData;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The request that a thread serves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doing {
     kind: Kind,
     pub(super) cause: Cause,
-    pid: u32,
+    pub(super) pid: u32,
     /// When it came, in ticks of the observer's clock.
     since: u64,
     pub(super) failed: bool,
+    /// Its first copy-up is the first thing that is done for it, and was not done yet.
+    fresh: bool,
     /// Of the copy-up under way.
     pub(super) bytes: u64,
     pub(super) reflink: bool,
@@ -31,35 +32,23 @@ pub(super) struct Place {
     observer: Option<Arc<Observer>>,
     shard: Option<Arc<Shard>>,
     clock: Option<Clock>,
-    command: Option<Box<Command>>,
 }
-
-/// The command of the last process that was asked for.
-struct Command {
-    pid: u32,
-    /// `/proc/PID/comm`, open: so it costs one call to read it again.
-    file: File,
-    name: Arc<[u8]>,
-    /// When it was read, in ticks.
-    at: u64,
-}
-
-/// A process does not become another program, and that one does not get to its first change
-/// of a file, in less time.
-const SAME_COMMAND: Duration = Duration::from_micros(200);
 
 /// What every request touches, close together.
 #[repr(align(64))]
 pub(super) struct Seat {
     place: RefCell<Place>,
     doing: Cell<Option<Doing>>,
+    /// Only events need it.
+    teller: RefCell<Teller>,
 }
 
 thread_local! {
     pub(super) static SEAT: Seat = const {
         Seat {
-            place: RefCell::new(Place { observer: None, shard: None, clock: None, command: None }),
+            place: RefCell::new(Place { observer: None, shard: None, clock: None, }),
             doing: Cell::new(None),
+            teller: RefCell::new(Teller::new()),
         }
     };
 }
@@ -88,52 +77,6 @@ impl Place {
             self.clock = Some(observer.clock);
             self.observer = Some(observer.clone());
         }
-    }
-
-    /// The command of `pid` at this moment; empty where nobody can tell. A process that
-    /// waits for its answer is there.
-    fn command(&mut self, pid: u32) -> Arc<[u8]> {
-        let Some(clock) = self.clock.filter(|_| pid != 0) else {
-            return Arc::default();
-        };
-        let known = self.command.as_mut().filter(|known| known.pid == pid);
-        if let Some(known) = known
-            && (clock.elapsed(known.at) < SAME_COMMAND || known.read(clock))
-        {
-            return known.name.clone();
-        }
-        let file = File::open(format!("/proc/{pid}/comm"));
-        self.command = file.ok().map(|file| {
-            Box::new(Command {
-                pid,
-                file,
-                name: Arc::default(),
-                at: 0,
-            })
-        });
-        if let Some(new) = &mut self.command
-            && new.read(clock)
-        {
-            return new.name.clone();
-        }
-        Arc::default()
-    }
-}
-
-impl Command {
-    /// Reads it again; false where the process is gone.
-    fn read(&mut self, clock: Clock) -> bool {
-        let mut room = [0; 64];
-        let Ok(len) = self.file.read_at(&mut room, 0) else {
-            return false;
-        };
-        let name = room.get(..len).unwrap_or_default();
-        let name = name.strip_suffix(b"\n").unwrap_or(name);
-        if *self.name != *name {
-            self.name = name.into();
-        }
-        self.at = (clock.now)();
-        true
     }
 }
 
@@ -190,6 +133,7 @@ pub(super) fn begin(observer: &Arc<Observer>, kind: Kind, pid: u32) -> Span {
             pid,
             since: (clock.now)(),
             failed: false,
+            fresh: kind == Kind::Setattr,
             bytes: 0,
             reflink: false,
         }));
@@ -227,7 +171,7 @@ impl Drop for Span {
             if let Ok(place) = seat.place.try_borrow()
                 && let (Some(shard), Some(clock)) = (&place.shard, &place.clock)
             {
-                let took = clock.elapsed(doing.since);
+                let took = clock.between(doing.since, (clock.now)());
                 shard.request(doing.kind, Some(took), doing.failed);
             }
         });
@@ -240,7 +184,10 @@ impl Drop for Span {
 pub struct Handed(Option<(Arc<Observer>, Doing)>);
 
 pub(super) fn hand_over() -> Handed {
-    let doing = doing();
+    let doing = doing().map(|doing| Doing {
+        fresh: false,
+        ..doing
+    });
     set_doing(None);
     let mut observer = None;
     on_place(|place| observer = place.observer.clone());
@@ -260,24 +207,34 @@ impl Handed {
 }
 
 /// Writes an event for the request that this thread serves, if it is observed.
-pub(super) fn tell(what: impl FnOnce(&Doing) -> (What, Option<Vec<u8>>)) {
-    let Some(doing) = doing() else { return };
-    let (what, path) = what(&doing);
-    on_place(|place| {
-        let command = place.command(doing.pid);
-        let Some(observer) = &place.observer else {
+pub(super) fn tell<'a>(
+    what: impl FnOnce(&Doing) -> What<&'a [u8]>,
+    path: impl FnOnce(&mut Way) -> bool,
+) {
+    tell_of(None, |doing, _| what(doing), path);
+}
+
+/// Writes an event for what is over since `at`, in ticks: since now, if that is not known.
+fn tell_of<'a>(
+    at: Option<u64>,
+    what: impl FnOnce(&Doing, &Shard) -> What<&'a [u8]>,
+    path: impl FnOnce(&mut Way) -> bool,
+) {
+    let told = SEAT.try_with(|seat| {
+        let (Some(doing), Ok(place), Ok(mut teller)) = (
+            seat.doing.get(),
+            seat.place.try_borrow(),
+            seat.teller.try_borrow_mut(),
+        ) else {
             return;
         };
-        observer.events.push(Event {
-            number: 0,
-            time: SystemTime::now(),
-            what,
-            path: path.map(cut),
-            cause: doing.cause,
-            pid: doing.pid,
-            command,
-        });
+        if let (Some(observer), Some(shard)) = (&place.observer, &place.shard) {
+            let now = at.unwrap_or_else(observer.clock.now);
+            let what = what(&doing, shard);
+            teller.tell(observer, (&doing, now), what, path);
+        }
     });
+    told.unwrap_or_default();
 }
 
 /// A copy-up under way.
@@ -287,47 +244,55 @@ pub struct Copying {
     since: Option<(u64, Clock)>,
 }
 
-pub(super) fn copying() -> Copying {
-    update(|doing| (doing.bytes, doing.reflink) = (0, false));
-    let mut since = None;
-    if doing().is_some() {
-        on_place(|place| since = place.clock.map(|clock| ((clock.now)(), clock)));
+pub(super) fn copying(up: bool) -> Copying {
+    let since = SEAT.try_with(|seat| {
+        let mut doing = seat.doing.get()?;
+        let began = (up && doing.fresh).then_some(doing.since);
+        (doing.bytes, doing.reflink, doing.fresh) = (0, false, false);
+        seat.doing.set(Some(doing));
+        let place = seat.place.try_borrow().ok()?;
+        let observer = place.observer.as_ref()?;
+        observer.events.prepare();
+        let clock = place.clock?;
+        Some((began.unwrap_or_else(clock.now), clock))
+    });
+    Copying {
+        since: since.ok().flatten(),
     }
-    Copying { since }
 }
 
 impl Copying {
     /// It is published: `part` of a file of `mode`; its path is only asked for if somebody
-    /// wants to know.
-    pub fn done(mut self, part: Part, mode: u32, path: impl FnOnce() -> Option<Vec<u8>>) {
+    /// wants to know, and false where there is none.
+    pub fn done(mut self, part: Part, mode: u32, path: impl FnOnce(&mut Way) -> bool) {
         let Some((since, clock)) = self.since.take() else {
             return;
         };
-        let (took, kind) = (clock.elapsed(since), type_name(mode));
+        let now = (clock.now)();
+        let (took, kind) = (clock.between(since, now), type_name(mode));
         let part = if kind == "directory" {
             Part::Meta
         } else {
             part
         };
-        tell(|doing| {
-            let (cause, bytes, reflink) = (doing.cause, doing.bytes, doing.reflink);
-            with_shard(|shard| shard.copyup(cause, Some(part), bytes, took));
-            let what = What::CopyUp {
+        let what = |doing: &Doing, shard: &Shard| {
+            shard.copyup(doing.cause, Some(part), doing.bytes, took);
+            What::CopyUp {
                 part,
                 kind,
-                bytes,
-                reflink,
+                bytes: doing.bytes,
+                reflink: doing.reflink,
                 took,
-            };
-            (what, path())
-        });
+            }
+        };
+        tell_of(Some(now), what, path);
     }
 }
 
 impl Drop for Copying {
     fn drop(&mut self) {
         if let (Some((since, clock)), Some(doing)) = (self.since, doing()) {
-            let took = clock.elapsed(since);
+            let took = clock.between(since, (clock.now)());
             with_shard(|shard| shard.copyup(doing.cause, None, 0, took));
         }
     }
@@ -345,6 +310,11 @@ mod tests {
         (sum.count, sum.errors)
     }
 
+    fn named(way: &mut Way, path: &[u8]) -> bool {
+        way.prepend(path);
+        true
+    }
+
     #[test]
     fn requests_are_counted_with_what_they_did() {
         let observer = Arc::new(Observer::default());
@@ -357,7 +327,7 @@ mod tests {
             let copying = copying();
             if i < 4 {
                 moved(100);
-                copying.done(Part::Whole, 0o100_644, || Some(b"d/f".to_vec()));
+                copying.done(Part::Whole, 0o100_644, |way| named(way, b"d/f"));
             } else {
                 drop(copying);
             }
@@ -382,8 +352,8 @@ mod tests {
     fn nothing_is_counted_for_nobody() {
         let span = begin(None, Kind::Read, 1);
         cache(Cache::FileFds, true);
-        marked(Mark::Opaque, || panic!("nobody asked"), None);
-        copying().done(Part::Data, 0, || panic!("nobody asked"));
+        marked(Mark::Opaque, |_| panic!("nobody asked"), None);
+        copying().done(Part::Data, 0, |_| panic!("nobody asked"));
         drop(span);
     }
 
@@ -397,7 +367,7 @@ mod tests {
         assert_eq!(counted(&observer, Kind::Setattr), (0, 0));
         let thread = std::thread::spawn(move || {
             let _span = handed.resume();
-            marked(Mark::Redirect, || Some(b"a".to_vec()), Some(b"/b"));
+            marked(Mark::Redirect, |way| named(way, b"a"), Some(b"/b"));
         });
         thread.join().expect("it ends");
         assert_eq!(counted(&observer, Kind::Setattr), (1, 0));

@@ -5,6 +5,7 @@
 //! call when it fails, and no policy.
 #![allow(unsafe_code)]
 
+pub mod cache;
 pub mod clock;
 pub mod creds;
 pub mod dir;

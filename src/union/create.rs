@@ -367,7 +367,11 @@ impl Union {
             node.set_plain(false);
             self.tree.upper_layer()?.set_redirect(at, &redirect)?;
             let target = redirect.to_disk();
-            observe::marked(Mark::Redirect, || parent.path_to(&name), Some(&target));
+            observe::marked(
+                Mark::Redirect,
+                |way| parent.tell_way_to(&name, way),
+                Some(&target),
+            );
         }
         Ok(())
     }

@@ -225,7 +225,11 @@ impl Union {
                 return Err(Errno::EXDEV);
             }
             let target = redirect.to_disk();
-            observe::marked(Mark::Redirect, || to.dir.path_to(to.name), Some(&target));
+            observe::marked(
+                Mark::Redirect,
+                |way| to.dir.tell_way_to(to.name, way),
+                Some(&target),
+            );
         }
         Ok(())
     }

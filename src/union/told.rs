@@ -7,7 +7,7 @@ use crate::observe::{self, Mark};
 
 /// `mark` was written for `name` in `dir`, or taken from there.
 pub(super) fn marked(mark: Mark, dir: &Node, name: &Name) {
-    observe::marked(mark, || dir.path_to(name), None);
+    observe::marked(mark, |way| dir.tell_way_to(name, way), None);
 }
 
 /// Something new took the place of the whiteout of `name` in `dir`; a directory hides what

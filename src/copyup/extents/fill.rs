@@ -170,7 +170,7 @@ fn advance_by(
                 return Ok(Advance::To(0));
             }
             held.finish()?;
-            observed.done(Part::Data, node.kind, || node.place().path());
+            observed.done(Part::Data, node.kind, |way| node.place().tell(way));
             Ok(Advance::Done)
         }
         None => Ok(Advance::To(0)),
