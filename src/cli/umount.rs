@@ -2,7 +2,7 @@
 
 use super::args::UmountArgs;
 use super::say;
-use crate::control::client::Daemon;
+use crate::control::client::{Daemon, Left};
 use crate::error::{MountError, best_effort, plain};
 use crate::fuse::mounting::{Unmounted, unmount};
 use crate::fuse::session::WATCHER;
@@ -38,6 +38,7 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
     let given = &args.mount_point;
     let mount = find(given)?;
     let daemon = daemon_of(&mount);
+    let left = Daemon::of(mount.dev.1).left().ok();
     let mut tries = 1;
     let unmounted = loop {
         match unmount(&mount.point, args.lazy) {
@@ -66,46 +67,35 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
     if args.lazy {
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(pid) = daemon {
-        let done = await_completion(pid, &mount, given);
-        let gone = match done {
-            true => Some(true),
-            false => best_effort("wait for the daemon", wait_gone(pid, PATIENCE)),
-        };
-        if gone == Some(false) {
-            say(&format!(
-                "{}: unmounted, but its daemon ({pid}) still serves it elsewhere",
-                given.display()
-            ));
-        }
+    if let Some(pid) = daemon
+        && await_end(pid, left, given) == Some(false)
+    {
+        say(&format!(
+            "{}: unmounted, but its daemon ({pid}) still serves it elsewhere",
+            given.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits as long as the daemon `pid` gives partly copied files the rest of their data, and
-/// shows on a terminal how much that still is; whether the daemon has ended.
-fn await_completion(pid: i32, mount: &Mount, given: &Path) -> bool {
+/// Waits as long as the daemon `pid` gives partly copied files the rest of their data, which it
+/// tells by `left`, and shows on a terminal how much that still is; then for its end. Whether it
+/// has ended, if that can be told.
+fn await_end(pid: i32, mut left: Option<Left>, given: &Path) -> Option<bool> {
     let target = ProgressDrawTarget::stderr_with_hz(5);
     let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
         bar.set_style(style);
     }
     let mut most = 0;
-    loop {
+    let gone = loop {
         let gone = best_effort("wait for the daemon", wait_gone(pid, LOOK));
-        let left = match gone {
-            Some(false) => Daemon::of(mount.dev.1).left().ok(),
+        let lack = match (gone, &mut left) {
+            (Some(false), Some(left)) => left.ask().ok(),
             _ => None,
         };
-        let Some((files, bytes)) = left.filter(|(files, _)| *files > 0) else {
-            bar.finish_and_clear();
-            if most > 0 && gone == Some(true) && !bar.is_hidden() {
-                say(&format!(
-                    "{}: unmounted, and all files are whole",
-                    given.display()
-                ));
-            }
-            return gone == Some(true);
+        let Some((files, bytes)) = lack.filter(|(files, _)| *files > 0) else {
+            break gone;
         };
         most = most.max(bytes);
         bar.set_length(most);
@@ -115,7 +105,19 @@ fn await_completion(pid: i32, mount: &Mount, given: &Path) -> bool {
             "{}: unmounted; {files} files lack {bytes} still",
             given.display()
         ));
+    };
+    bar.finish_and_clear();
+    let gone = match gone {
+        Some(false) => best_effort("wait for the daemon", wait_gone(pid, PATIENCE)),
+        known => known,
+    };
+    if most > 0 && gone == Some(true) && !bar.is_hidden() {
+        say(&format!(
+            "{}: unmounted, and all files are whole",
+            given.display()
+        ));
     }
+    gone
 }
 
 /// The plyfs mount at `given`. Nothing is asked of the mount itself: it may be dead.

@@ -71,17 +71,16 @@ impl Daemon {
         self.ask_for_text("prometheus")
     }
 
-    /// How many files are partly copied, and how many bytes they lack.
+    /// Begins to ask how much partly copied files lack.
     ///
     /// # Errors
-    /// Where the daemon is gone, or says something else.
-    pub fn left(&self) -> io::Result<(u64, u64)> {
-        let text = self.ask_for_text("left")?;
-        let mut numbers = text.split_whitespace().map(str::parse);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(files)), Some(Ok(bytes))) => Ok((files, bytes)),
-            _ => Err(io::Error::other(text)),
-        }
+    /// As [`Left::ask`].
+    pub fn left(&self) -> io::Result<Left> {
+        let mut left = Left {
+            answers: BufReader::new(self.ask("left")?),
+        };
+        left.answer()?;
+        Ok(left)
     }
 
     /// Calls `each` with the line of every event after the one that `from` says, those to
@@ -114,5 +113,33 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+/// A daemon that tells how much partly copied files lack, also after unmounting, when the name
+/// of its socket may be another mount's.
+#[derive(Debug)]
+pub struct Left {
+    answers: BufReader<UnixStream>,
+}
+
+impl Left {
+    /// How many files are partly copied, and how many bytes they lack.
+    ///
+    /// # Errors
+    /// Where the daemon is gone, or says something else.
+    pub fn ask(&mut self) -> io::Result<(u64, u64)> {
+        self.answers.get_mut().write_all(b"left\n")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<(u64, u64)> {
+        let mut text = String::new();
+        self.answers.read_line(&mut text)?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(files)), Some(Ok(bytes))) => Ok((files, bytes)),
+            _ => Err(io::Error::other(text)),
+        }
     }
 }

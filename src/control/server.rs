@@ -248,10 +248,7 @@ fn answer(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
             stream.write_all(b"\n")
         }
         "prometheus" => stream.write_all(prometheus::text(&figures()).as_bytes()),
-        "left" => {
-            let (files, bytes) = shared.gatherer.left();
-            stream.write_all(format!("{files} {bytes}\n").as_bytes())
-        }
+        "left" => tell_left(shared, stream),
         "GET" => {
             let text = prometheus::text(&figures());
             let head = format!(
@@ -273,6 +270,27 @@ fn answer(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
             }
         }
         _ => stream.write_all(b"refused: no such request\n"),
+    }
+}
+
+/// Tells how much partly copied files lack, and again whenever more is said: who waits for the
+/// rest of it keeps the connection, for after unmounting the socket's name may be another
+/// mount's.
+fn tell_left(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PULSE))?;
+    let mut asked = true;
+    loop {
+        if asked {
+            let (files, bytes) = shared.gatherer.left();
+            stream.write_all(format!("{files} {bytes}\n").as_bytes())?;
+        }
+        if shared.stopping.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        asked = match heard(&mut stream)? {
+            Some(0) => return Ok(()),
+            more => more.is_some(),
+        };
     }
 }
 
@@ -303,18 +321,18 @@ fn tell_events(shared: &Shared, mut stream: UnixStream, from: u64, follow: bool)
         if !follow && cursor.number >= end || last_round && all_told {
             return Ok(());
         }
-        if events.is_empty() && hung_up(&mut stream)? {
+        if events.is_empty() && heard(&mut stream)? == Some(0) {
             return Ok(());
         }
     }
 }
 
-/// Waits one pulse; whether the client is gone.
-fn hung_up(stream: &mut UnixStream) -> io::Result<bool> {
+/// Waits one pulse; how much the client said meanwhile: `Some(0)` where it is gone.
+fn heard(stream: &mut UnixStream) -> io::Result<Option<usize>> {
     match stream.read(&mut [0; 64]) {
-        Ok(n) => Ok(n == 0),
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
-        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(false),
+        Ok(n) => Ok(Some(n)),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
         Err(e) => Err(e),
     }
 }

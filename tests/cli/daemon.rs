@@ -95,46 +95,6 @@ fn a_new_mount_waits_for_the_old_daemon_to_let_go() {
 }
 
 #[test]
-fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
-    if !skip::can_mount() || !skip::has_tool("script") {
-        return;
-    }
-    let stage = Stage::new();
-    let size = 400 << 20;
-    let big = std::fs::File::create(stage.path("low/big")).expect("a lower file");
-    let data = vec![7; 1 << 20];
-    for at in (0..size).step_by(data.len()) {
-        std::os::unix::fs::FileExt::write_all_at(&big, &data, at as u64).expect("write");
-    }
-    stage.quietly(&[&MOUNT[..], &["-o", "complete=unmount"]].concat());
-    let first = std::fs::File::options()
-        .write(true)
-        .open(stage.path("mnt/big"));
-    let first = first.expect("it opens");
-    std::os::unix::fs::FileExt::write_all_at(&first, b"x", 5).expect("write");
-    drop(first);
-    let line = stage.plyfs(&["umount", "mnt"]);
-    let words: Vec<_> = std::iter::once(line.get_program())
-        .chain(line.get_args())
-        .collect();
-    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    let mut script = std::process::Command::new("script");
-    script.args(["-qec", &words.join(" "), "/dev/null"]);
-    stage.tidy(&mut script);
-    let out = run(&mut script, LIMIT).expect("script ends");
-    assert!(out.status.success(), "{}", told(&out));
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(said.contains("1 files lack"), "{said:?}");
-    assert!(
-        said.contains("unmounted, and all files are whole"),
-        "{said:?}"
-    );
-    let real = std::fs::metadata(stage.path("up/big")).expect("it is there");
-    let room = std::os::unix::fs::MetadataExt::blocks(&real) * 512;
-    assert!(room >= size as u64, "{room} bytes");
-}
-
-#[test]
 fn each_termination_signal_unmounts_and_ends_the_daemon() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let Some(stage) = mounted() else { return };

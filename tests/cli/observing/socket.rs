@@ -7,8 +7,9 @@ use crate::tools::LIMIT;
 use crate::tools::{Stage, USER, await_that, can_play_user, has_ended, send, stderr, stdout, told};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_socket_is_its_owners_alone_and_goes_with_the_daemon() {
@@ -323,4 +324,47 @@ fn a_union_of_plyfs_run_is_found_by_a_process_inside() {
 fn await_that_mut(what: &str, condition: impl FnMut() -> bool) {
     let condition = std::cell::RefCell::new(condition);
     await_that(what, || (condition.borrow_mut())());
+}
+
+#[test]
+fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
+    if !skip::has_tool("script") {
+        return;
+    }
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    let size = 400 << 20;
+    let big = fs::File::create(observed.path("low/big")).expect("a lower file");
+    let data = vec![7; 1 << 20];
+    for at in (0..size).step_by(data.len()) {
+        big.write_all_at(&data, at as u64).expect("write");
+    }
+    observed.mount(&["-o", "complete=unmount"]);
+    observed.shell("printf x | dd of=mnt/big bs=1 seek=5 conv=notrunc status=none");
+    let line = observed.plyfs(&["umount", "mnt"]);
+    let words: Vec<_> = std::iter::once(line.get_program())
+        .chain(line.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]);
+    observed.0.tidy(&mut script);
+    script.env("XDG_RUNTIME_DIR", observed.path("run"));
+    let script = script.stdin(Stdio::null()).stdout(Stdio::piped());
+    let socket = observed.path("run/plyfs").join(&observed.sockets()[0]);
+    let script = script.spawn().expect("script starts");
+    // As the next mount with the number of this one takes it.
+    await_that("it is unmounted", || observed.0.mounted("mnt").is_none());
+    fs::remove_file(socket).expect("it is there");
+    let out = script.wait_with_output().expect("script ends");
+    assert!(out.status.success(), "{}", told(&out));
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("1 files lack"), "{said:?}");
+    assert!(
+        said.contains("unmounted, and all files are whole"),
+        "{said:?}"
+    );
+    let real = fs::metadata(observed.path("up/big")).expect("it is there");
+    assert!(real.blocks() * 512 >= size as u64, "{real:?}");
 }
