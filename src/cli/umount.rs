@@ -88,14 +88,12 @@ fn await_end(pid: i32, mut left: Option<Left>, given: &Path) -> Option<bool> {
         bar.set_style(style);
     }
     let mut most = 0;
-    let gone = loop {
-        let gone = best_effort("wait for the daemon", wait_gone(pid, LOOK));
-        let lack = match (gone, &mut left) {
-            (Some(false), Some(left)) => left.ask().ok(),
-            _ => None,
-        };
+    let mut gone = Some(false);
+    while gone == Some(false) {
+        let lack = left.as_mut().and_then(|left| left.ask().ok());
         let Some((files, bytes)) = lack.filter(|(files, _)| *files > 0) else {
-            break gone;
+            gone = best_effort("wait for the daemon", wait_gone(pid, PATIENCE));
+            break;
         };
         most = most.max(bytes);
         bar.set_length(most);
@@ -105,12 +103,9 @@ fn await_end(pid: i32, mut left: Option<Left>, given: &Path) -> Option<bool> {
             "{}: unmounted; {files} files lack {bytes} still",
             given.display()
         ));
-    };
+        gone = best_effort("wait for the daemon", wait_gone(pid, LOOK));
+    }
     bar.finish_and_clear();
-    let gone = match gone {
-        Some(false) => best_effort("wait for the daemon", wait_gone(pid, PATIENCE)),
-        known => known,
-    };
     if most > 0 && gone == Some(true) && !bar.is_hidden() {
         say(&format!(
             "{}: unmounted, and all files are whole",

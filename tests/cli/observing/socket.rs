@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 #[test]
 fn the_socket_is_its_owners_alone_and_goes_with_the_daemon() {
@@ -351,13 +351,7 @@ fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
     script.args(["-qec", &words.join(" "), "/dev/null"]);
     observed.0.tidy(&mut script);
     script.env("XDG_RUNTIME_DIR", observed.path("run"));
-    let script = script.stdin(Stdio::null()).stdout(Stdio::piped());
-    let socket = observed.path("run/plyfs").join(&observed.sockets()[0]);
-    let script = script.spawn().expect("script starts");
-    // As the next mount with the number of this one takes it.
-    await_that("it is unmounted", || observed.0.mounted("mnt").is_none());
-    fs::remove_file(socket).expect("it is there");
-    let out = script.wait_with_output().expect("script ends");
+    let out = run(&mut script, LIMIT).expect("script ends");
     assert!(out.status.success(), "{}", told(&out));
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(said.contains("1 files lack"), "{said:?}");
@@ -367,4 +361,30 @@ fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
     );
     let real = fs::metadata(observed.path("up/big")).expect("it is there");
     assert!(real.blocks() * 512 >= size as u64, "{real:?}");
+}
+
+#[test]
+fn who_asks_what_files_lack_goes_on_when_the_name_is_another_mounts() {
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    observed.0.write("low/big", &"7".repeat(1 << 20));
+    observed.mount(&["-o", "complete=off"]);
+    observed.shell("printf x | dd of=mnt/big bs=1 seek=5 conv=notrunc status=none");
+    let socket = observed.path("run/plyfs").join(&observed.sockets()[0]);
+    let mut stream = UnixStream::connect(&socket).expect("a connection");
+    let mut ask = || {
+        stream.write_all(b"left\n").expect("a request");
+        let mut room = [0; 64];
+        let n = stream.read(&mut room).expect("an answer");
+        String::from_utf8_lossy(&room[..n]).into_owned()
+    };
+    let lack = (1 << 20) - 4096;
+    assert_eq!(ask(), format!("1 {lack}\n"));
+    fs::remove_file(socket).expect("it is there");
+    assert_eq!(ask(), format!("1 {lack}\n"));
+    observed.shell("rm mnt/big");
+    assert_eq!(ask(), "0 0\n");
+    // It holds up nobody.
+    observed.unmount();
 }
