@@ -37,8 +37,9 @@ fn refuse(path: &Path, cause: impl std::fmt::Display, remedy: &str) -> MountErro
 pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
     let given = &args.mount_point;
     let mount = find(given)?;
-    let daemon = daemon_of(&mount);
     let left = Daemon::of(mount.dev.1).left().ok();
+    let named = || daemon_of(&mount);
+    let daemon = left.as_ref().and_then(Left::pid).or_else(named);
     let mut tries = 1;
     let unmounted = loop {
         match unmount(&mount.point, args.lazy) {
@@ -154,7 +155,8 @@ fn beside_itself(given: &Path) -> Option<PathBuf> {
     Some(parent.join(absolute.file_name()?))
 }
 
-/// The process that serves `mount`, by the name of the thread that awaits its signals.
+/// The process that serves `mount`, by the name of the thread that awaits its signals; one that
+/// completes the files of an earlier mount may have the same.
 fn daemon_of(mount: &Mount) -> Option<i32> {
     let wanted = format!("{WATCHER}{}", mount.dev.1);
     let numbers = |dir: &str| -> Vec<i32> {

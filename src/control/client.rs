@@ -2,6 +2,7 @@
 
 use super::place;
 use crate::observe::figures::Figures;
+use crate::sys::socket::peer;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -124,6 +125,11 @@ pub struct Left {
 }
 
 impl Left {
+    /// The daemon's process, if that can be told.
+    pub fn pid(&self) -> Option<i32> {
+        peer(self.answers.get_ref()).ok()?.pid
+    }
+
     /// How many files are partly copied, and how many bytes they lack.
     ///
     /// # Errors

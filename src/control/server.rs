@@ -7,7 +7,7 @@ use crate::observe::event::lost_json;
 use crate::observe::prometheus;
 use crate::observe::ring::Cursor;
 use crate::sys::creds::effective_ids;
-use crate::sys::socket::{connect_within, peer_uid, shut_down};
+use crate::sys::socket::{connect_within, peer, shut_down};
 use parking_lot::{Condvar, Mutex};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
@@ -193,8 +193,8 @@ impl Drop for Admitted {
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(ASKING))?;
     stream.set_write_timeout(Some(ASKING))?;
-    let peer = peer_uid(&stream)?;
-    if peer != 0 && peer != effective_ids().0 {
+    let who = peer(&stream)?.uid;
+    if who != 0 && who != effective_ids().0 {
         return turn_away(stream, "this mount belongs to another user");
     }
     let admitted = {

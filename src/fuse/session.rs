@@ -15,6 +15,7 @@ use crate::union::Union;
 use fuser::{Config, Notifier, SessionACL};
 use std::fmt::Debug;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, panicking};
@@ -24,9 +25,11 @@ use std::time::Duration;
 /// the other works. More of them only pass requests between cores.
 const THREADS: usize = 2;
 
-/// The name of the thread that awaits signals, followed by the connection's number:
-/// `plyfs umount` finds the daemon of a mount by it.
+/// The name of the thread that awaits signals, followed by the connection's number, while that
+/// is served: `plyfs umount` finds the daemon of a mount by it.
 pub const WATCHER: &str = "plyfs:";
+/// Its name afterwards, when the number may be another mount's.
+const WATCHER_AFTER: &str = "plyfs-after";
 
 /// A mounted union that answers.
 pub struct Session {
@@ -41,6 +44,8 @@ pub struct Session {
     ended: Receiver<io::Result<()>>,
     /// Ends it where no unmounting can.
     end: Ending,
+    /// The thread that awaits signals, below /proc.
+    watcher: Option<PathBuf>,
 }
 
 /// Who can say that serving has ended; one that panics says so too.
@@ -132,6 +137,7 @@ impl Session {
             notifier,
             ended,
             end,
+            watcher: None,
         };
         // It answers: the kernel has shaken hands, and who serves is there. Looking at the mount
         // from here would be a request to ourselves: killed in that moment, this process
@@ -187,6 +193,11 @@ impl Session {
     /// and a dead mount helps nobody. Where it ended well there is nothing left, and the
     /// mount point may be another's by now.
     fn clean_up(&self, served: &io::Result<()>) {
+        if let Some(watcher) = &self.watcher {
+            let comm = Path::new("/proc").join(watcher).join("comm");
+            let named = std::fs::write(comm, WATCHER_AFTER);
+            best_effort("rename the thread for signals", named);
+        }
         let point = self.mounted.point().display();
         let Err(e) = served else {
             self.mounted.note_gone();
@@ -254,7 +265,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result
     keep_little();
     let no_signals = |e: SysError| broken(plan, format_args!("signals: {}", plain(&e.into())));
     let signals = signal::block(&TERMINATION).map_err(no_signals)?;
-    let session = Session::start(plan)?;
+    let mut session = Session::start(plan)?;
     let (mounted, end) = (Arc::clone(&session.mounted), session.end.clone());
     let number = mounted.connection().unwrap_or_default();
     let (tell, named) = channel();
@@ -262,12 +273,13 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce() -> io::Result<()>) -> Result
     let watcher = Builder::new()
         .name(format!("{WATCHER}{number}"))
         .spawn(move || {
-            best_effort("tell that signals are awaited", tell.send(()));
+            let own = std::fs::read_link("/proc/thread-self");
+            best_effort("tell that signals are awaited", tell.send(own.ok()));
             watch(signals, &mounted, &end);
         });
     watcher.map_err(|e| broken(plan, format_args!("no thread for signals: {}", plain(&e))))?;
     // A thread has its name only once it runs, and `plyfs umount` looks for the name.
-    best_effort("wait for the thread for signals", named.recv());
+    session.watcher = best_effort("wait for the thread for signals", named.recv()).flatten();
     if best_effort("tell that the mount is ready", ready()).is_none() {
         session.unmount();
     }

@@ -50,8 +50,17 @@ pub fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream>
     Ok(stream)
 }
 
-/// The uid of who is connected through `socket`, as this user namespace has it.
-pub fn peer_uid(socket: &impl AsFd) -> Result<u32, SysError> {
+/// Who is connected through a socket; of one that listened, who made it listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its process; `None` where this process cannot see it.
+    pub pid: Option<i32>,
+    /// Its uid, as this user namespace has it.
+    pub uid: u32,
+}
+
+/// Who is connected through `socket` (SO_PEERCRED in unix(7)).
+pub fn peer(socket: &impl AsFd) -> Result<Peer, SysError> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -68,7 +77,10 @@ pub fn peer_uid(socket: &impl AsFd) -> Result<u32, SysError> {
             &raw mut len,
         )
     };
-    check("getsockopt", status).map(|_| peer.uid)
+    check("getsockopt", status).map(|_| Peer {
+        pid: (peer.pid != 0).then_some(peer.pid),
+        uid: peer.uid,
+    })
 }
 
 /// Wakes up whoever waits on `socket`: nothing comes any more.

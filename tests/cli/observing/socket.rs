@@ -360,7 +360,11 @@ fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
         "{said:?}"
     );
     let real = fs::metadata(observed.path("up/big")).expect("it is there");
-    assert!(real.blocks() * 512 >= size as u64, "{real:?}");
+    assert!(
+        real.blocks() * 512 >= size as u64,
+        "{} blocks {said:?}",
+        real.blocks()
+    );
 }
 
 #[test]
