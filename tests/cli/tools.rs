@@ -138,11 +138,13 @@ impl Stage {
 
     /// The daemon of the union at `name`.
     pub fn daemon(&self, name: &str) -> u32 {
-        self.find_daemon(name)
-            .expect("the union is mounted, and its daemon has a thread named after it")
+        let what = "the union is mounted, and its daemon has a thread named after it";
+        await_that(what, || self.find_daemon(name).is_some());
+        self.find_daemon(name).expect(what)
     }
 
-    /// The daemon of the union at `name`, once it is ready for signals.
+    /// The daemon of the union at `name`, once it is ready for signals, and that of another
+    /// test's which had the same number knows that it is over.
     pub fn find_daemon(&self, name: &str) -> Option<u32> {
         let (minor, _) = self.mounted(name)?;
         let thread = format!("plyfs:{minor}");
@@ -152,12 +154,14 @@ impl Stage {
                 .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
                 .collect()
         };
-        numbers("/proc".into()).into_iter().find(|pid| {
+        let mut named = numbers("/proc".into()).into_iter().filter(|pid| {
             numbers(format!("/proc/{pid}/task")).iter().any(|task| {
                 std::fs::read_to_string(format!("/proc/{pid}/task/{task}/comm"))
                     .is_ok_and(|comm| comm.trim_end() == thread)
             })
-        })
+        });
+        let first = named.next();
+        first.filter(|_| named.next().is_none())
     }
 }
 
