@@ -155,8 +155,8 @@ fn beside_itself(given: &Path) -> Option<PathBuf> {
     Some(parent.join(absolute.file_name()?))
 }
 
-/// The process that serves `mount`, by the name of the thread that awaits its signals; one that
-/// completes the files of an earlier mount may have the same.
+/// The process that serves `mount`, by the name of the thread that awaits its signals; that of an
+/// earlier mount may have the same until it knows that it is over.
 fn daemon_of(mount: &Mount) -> Option<i32> {
     let wanted = format!("{WATCHER}{}", mount.dev.1);
     let numbers = |dir: &str| -> Vec<i32> {
