@@ -32,11 +32,6 @@ impl Backlog {
         self.queue.lock().is_empty()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.queue.lock().len()
-    }
-
     /// Waits for so long, or else until there is one; not longer than until [`Backlog::end`]
     /// ends it.
     pub fn wait(&self, time: Option<Duration>, over: &AtomicBool) {

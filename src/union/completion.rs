@@ -34,11 +34,6 @@ impl Union {
         !self.tree.backlog.is_empty()
     }
 
-    /// How many files are known to be partly copied.
-    pub fn partial_files(&self) -> usize {
-        self.tree.backlog.len()
-    }
-
     /// Waits for so long, or else until there is something to be filled; not longer than until
     /// [`Union::end_filling`].
     pub fn wait_to_fill(&self, time: Option<Duration>, over: &AtomicBool) {
@@ -50,12 +45,15 @@ impl Union {
         self.tree.backlog.end(over);
     }
 
-    /// How many files are known to be partly copied, and how many bytes they lack.
+    /// How many files are known to be partly copied, and how many bytes they lack; without
+    /// those that were removed and are still in use, which nobody will fill.
     pub fn left(&self) -> (usize, u64) {
         let all = self.tree.backlog.all();
         let nodes = all.iter().filter_map(|ino| self.tree.table.get(*ino));
-        let missing = nodes.filter_map(|node| Some(node.stack().partial.as_ref()?.missing()));
-        (all.len(), missing.sum())
+        nodes
+            .filter(|node| !node.is_removed())
+            .map(|node| node.stack().partial.as_ref().map_or(0, |p| p.missing()))
+            .fold((0, 0), |(files, bytes), lacks| (files + 1, bytes + lacks))
     }
 
     /// Whether another mount waits for this one to let go of the upper.
@@ -260,13 +258,14 @@ impl Union {
 
     /// As [`Union::complete_rest`], for a union that is let go of; what went wrong is logged.
     pub fn complete_at_end(&self, all: bool, go_on: impl FnMut() -> bool) {
-        match self.complete_rest(all, go_on) {
+        let went = self.complete_rest(all, go_on);
+        let left = self.left().0;
+        match went {
             Ok(true) => {}
-            Ok(false) => log::info!("{} files are left partly copied", self.partial_files()),
-            Err(e) => log::warn!(
-                "{} files are left partly copied: {e}; plyfs settle completes them",
-                self.partial_files()
-            ),
+            Ok(false) => log::info!("{left} files are left partly copied"),
+            Err(e) => {
+                log::warn!("{left} files are left partly copied: {e}; plyfs settle completes them")
+            }
         }
     }
 }
