@@ -10,7 +10,7 @@ use super::answer::{absent, answer_read, empty, value, written};
 use super::backing::{Backings, Served};
 use super::bare::Bare;
 use super::convert::{attr, caller, errno, file_type, set_time, unpack_rdev};
-use super::readers::{Readers, caught, elsewhere};
+use super::readers::{Readers, beside, caught, elsewhere};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
@@ -402,6 +402,12 @@ impl fuser::Filesystem for Adapter {
                 });
             } else {
                 answer_read(&union, ino, offset, size, flags, reply);
+            }
+            if self.union.begins_to_read_ahead() {
+                let union = self.union.clone();
+                if !beside("read-ahead", move || union.read_ahead()) {
+                    self.union.read_ahead();
+                }
             }
         });
     }

@@ -96,6 +96,17 @@ pub fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Does `act`, which answers nobody, in a thread of its own; whether there is one for it.
+pub fn beside(what: &'static str, act: impl FnOnce() + Send + 'static) -> bool {
+    let work = move || {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            log::error!("{what}: a bug in plyfs");
+        }
+    };
+    let thread = std::thread::Builder::new().name(what.into());
+    thread.spawn(work).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Nodes: the files of the union that the kernel knows, and where each really is.
 
+pub mod ahead;
 pub mod backlog;
 pub mod dir;
 pub mod door;

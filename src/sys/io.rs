@@ -44,6 +44,38 @@ pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysEr
     Ok(done)
 }
 
+/// As [`read_full`] from offset 0, and whether the disk had to be waited for, as far as
+/// preadv2(2) with RWF_NOWAIT can tell.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_from_start(fd: &impl AsFd, buf: &mut [u8]) -> Result<(usize, bool), SysError> {
+    fault::before("preadv2")?;
+    let room = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: `room` describes `buf`, which is writable and outlives the call.
+    let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, 0, libc::RWF_NOWAIT) };
+    let (done, waits) = match check_len("preadv2", got) {
+        Ok(0) => return Ok((0, false)),
+        Ok(n) => (n, false),
+        Err(e) if e.errno == Errno::EAGAIN => (0, true),
+        // Where it cannot tell, nor where there is no preadv2.
+        Err(_) => (0, false),
+    };
+    let rest = buf.get_mut(done..).unwrap_or_default();
+    Ok((done + read_full(fd, rest, done as u64)?, waits))
+}
+
+/// Has the disk begin with the first `len` bytes of `fd` (posix_fadvise(2), WILLNEED).
+///
+/// # Errors
+/// The kernel's.
+pub fn begin_to_read(fd: &impl AsFd, len: u64) -> Result<(), SysError> {
+    advise(fd, offset("posix_fadvise", len)?, libc::POSIX_FADV_WILLNEED)
+}
+
 /// Whether the first and the last of `len` bytes at `at` are in memory, as preadv2(2) with
 /// RWF_NOWAIT says; where it cannot, they are on tmpfs alone.
 pub fn is_cached(fd: &impl AsFd, at: u64, len: usize) -> bool {
@@ -224,9 +256,13 @@ pub fn sync_filesystem(fd: &impl AsFd) -> Result<(), SysError> {
 
 /// posix_fadvise(2): the clean pages of the file `fd` are no longer wanted in memory.
 pub fn forget_pages(fd: &impl AsFd) -> Result<(), SysError> {
+    advise(fd, 0, libc::POSIX_FADV_DONTNEED)
+}
+
+/// Of the first `len` bytes; of all if that is 0.
+fn advise(fd: &impl AsFd, len: libc::off_t, advice: i32) -> Result<(), SysError> {
     // SAFETY: a live descriptor.
-    let code =
-        unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let code = unsafe { libc::posix_fadvise(fd.as_fd().as_raw_fd(), 0, len, advice) };
     if code == 0 {
         return Ok(());
     }

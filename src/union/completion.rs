@@ -2,7 +2,7 @@
 //! and what is left when it is not used any more.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_UNKNOWN};
+use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::copyup::extents::{self, Advance};
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::open_listing;
@@ -18,8 +18,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-
-const DT_REG: u8 = 8;
 
 /// Where filling came to.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,6 +9,7 @@ use crate::observe::{self, Cache};
 
 pub(super) const DT_UNKNOWN: u8 = 0;
 pub(super) const DT_DIR: u8 = 4;
+pub(super) const DT_REG: u8 = 8;
 
 /// One line of a directory.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Union {
         Ok(out)
     }
 
-    fn listed(&self, ino: Ino, cookie: u64, max: usize) -> Result<Vec<Item>> {
+    pub(super) fn listed(&self, ino: Ino, cookie: u64, max: usize) -> Result<Vec<Item>> {
         let dir = self.node(ino)?;
         let part = dir.as_dir()?;
         let mut items = Vec::new();

@@ -142,7 +142,7 @@ impl Union {
         }
         loop {
             if let Some(file) = self.reader_of_all(&node)? {
-                return Ok(io::read_full(&*file, buf, at)?);
+                return self.read_noting(&node, &file, buf, at);
             }
             if let Some(got) = extents::read(&self.tree, &node, buf, at)? {
                 return Ok(got);

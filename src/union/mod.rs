@@ -1,6 +1,7 @@
 //! The union itself: one file per verb family. Every operation returns a `Result`;
 //! nothing here knows FUSE.
 
+mod ahead;
 mod attr;
 mod bare;
 mod completion;
@@ -35,6 +36,7 @@ use crate::error::{Errno, MountError, Result, best_effort};
 use crate::layer::marks::is_mark_name;
 use crate::layer::open::open_layers;
 use crate::merge::name::{BadName, Name};
+use crate::node::ahead::ReadAhead;
 use crate::node::{Node, Tree};
 use crate::sys::creds;
 use crate::sys::fs::{self, FsStat};
@@ -52,6 +54,7 @@ const AT_ONCE: u64 = 16384;
 pub struct Union {
     pub(crate) tree: Tree,
     settings: Settings,
+    ahead: ReadAhead,
     /// `.wh.` names are marks, and so not for users.
     mark_files: bool,
     redirects: Redirects,
@@ -93,6 +96,7 @@ impl Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             acls: plan.has_acls() && top.is_none_or(|layer| layer.kept.is_none()),
             tree,
+            ahead: ReadAhead::default(),
             settings: Settings {
                 durability: plan.durability,
                 metacopy: plan.metacopy,
