@@ -16,6 +16,7 @@ use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::is_system_admin;
 use crate::sys::fs::O_TRUNC;
+use crate::sys::process;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
@@ -135,6 +136,15 @@ impl Adapter {
         let _serving = self.readers.serve();
         let _observed = observe::begin(self.observer.as_ref(), kind, request.pid());
         caught(kind.name(), act);
+    }
+
+    /// Has fetched what is likely to be read next, unless there is enough to do without that.
+    fn read_ahead(&self) {
+        if !self.readers.are_all_busy()
+            && let Some(fetcher) = self.union.begin_to_read_ahead()
+        {
+            beside("read-ahead", move || fetcher.run());
+        }
     }
 
     /// Answers an open of `ino`, whose data is where it is to be.
@@ -403,12 +413,7 @@ impl fuser::Filesystem for Adapter {
             } else {
                 answer_read(&union, ino, offset, size, flags, reply);
             }
-            if self.union.begins_to_read_ahead() {
-                let union = self.union.clone();
-                if !beside("read-ahead", move || union.read_ahead()) {
-                    self.union.read_ahead();
-                }
-            }
+            self.read_ahead();
         });
     }
 
@@ -549,7 +554,8 @@ impl fuser::Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.guarded(request, Kind::Readdirplus, || {
-            let mut cookie = offset;
+            let (mut cookie, mut entries) = (offset, 0);
+            let waits = process::waits();
             loop {
                 let items = match self.union.readdirplus(ino.0, cookie, READDIRPLUS_BATCH) {
                     Ok(items) => items,
@@ -557,7 +563,8 @@ impl fuser::Filesystem for Adapter {
                     Err(_) => return reply.ok(),
                 };
                 if items.is_empty() {
-                    return reply.ok();
+                    reply.ok();
+                    return self.read_ahead();
                 }
                 for (item, entry) in items {
                     let name = OsStr::from_bytes(&item.name);
@@ -572,12 +579,17 @@ impl fuser::Filesystem for Adapter {
                     let number = INodeNo(item.ino);
                     let at = item.cookie;
                     if reply.add(number, at, name, &self.ttl, &told, Generation(0)) {
-                        return reply.ok();
+                        reply.ok();
+                        let waited = process::waits() > waits;
+                        self.union
+                            .note_page(ino.0, (offset, cookie), entries, waited);
+                        return self.read_ahead();
                     }
                     if let Some(entry) = entry {
                         entry.node.told();
                     }
                     cookie = at;
+                    entries += 1;
                 }
             }
         });

@@ -96,15 +96,17 @@ pub fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Does `act`, which answers nobody, in a thread of its own; whether there is one for it.
-pub fn beside(what: &'static str, act: impl FnOnce() + Send + 'static) -> bool {
+/// Does `act`, which answers nobody, in a thread of its own; where there is none for it, nobody
+/// does.
+pub fn beside(what: &'static str, act: impl FnOnce() + Send + 'static) {
     let work = move || {
         if catch_unwind(AssertUnwindSafe(act)).is_err() {
             log::error!("{what}: a bug in plyfs");
         }
     };
-    let thread = std::thread::Builder::new().name(what.into());
-    thread.spawn(work).is_ok()
+    if let Err(e) = std::thread::Builder::new().name(what.into()).spawn(work) {
+        log::debug!("{what}: no thread for it: {e}");
+    }
 }
 
 #[cfg(test)]

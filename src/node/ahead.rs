@@ -1,26 +1,31 @@
-//! `ReadAhead`: which small files will be read next, judged by those that were.
+//! `ReadAhead`: what will be read next, judged by what was.
 //!
 //! A filesystem reads ahead within a file. Where a program reads many small files one after
-//! the other (tar, grep -r, cp -r, a compiler), each waits for the disk anew. So when small
-//! files of one directory wait for the disk in an order that is known, those that come next
-//! in it are fetched meanwhile: a few at first, more as long as they are wanted.
+//! the other, or walks a tree (tar, grep -r, cp -r, find, a compiler), each file and each
+//! directory waits for the disk anew. So when those of one directory wait in an order that is
+//! known, the next in it are fetched meanwhile: a few at first, more as long as they are
+//! wanted. Of a directory that is read page by page the next page is looked at.
 
 use crate::merge::inomap::Ino;
 use crate::merge::name::Name;
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::cmp::Ordering as Compared;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Directories of which it is remembered how they are read.
 const DIRS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 /// So many files must have waited in order before any is fetched ahead.
 const SEEN: usize = 3;
-/// How many are fetched ahead at first, and at most.
-const WINDOW: usize = 8;
-const WINDOW_MAX: usize = 64;
+/// How many files are fetched ahead at first, and at most.
+const FILES: (usize, usize) = (8, 64);
+/// How many directories.
+const SUBDIRS: (usize, usize) = (2, 4);
+/// How many pages of a directory are looked at ahead.
+const PAGES: usize = 4;
 /// A file that comes so little later in the order is still in order: those between were in
 /// memory, or are none of the program's.
 const SKIPPED: usize = 4;
@@ -87,6 +92,17 @@ struct Plan {
 }
 
 impl Plan {
+    /// A plan to read `names` of `kind` from `at` on.
+    fn new(kind: Kind, names: Vec<Name>, at: usize) -> Plan {
+        Plan {
+            names,
+            at,
+            fetched: at,
+            window: kind.windows().0,
+            strays: 0,
+        }
+    }
+
     /// Notes that `name` is read; whether the plan still holds.
     fn follow(&mut self, name: &[u8], waited: bool) -> bool {
         let near = self.names.iter().enumerate().skip(self.at);
@@ -107,16 +123,16 @@ impl Plan {
     }
 
     /// What is to be fetched now.
-    fn take(&mut self) -> Vec<Name> {
+    fn take(&mut self, kind: Kind) -> Vec<Name> {
         let from = self.fetched.max(self.at);
         let to = (self.at + self.window).min(self.names.len()).max(from);
         self.fetched = to;
-        self.window = (self.window * 2).min(WINDOW_MAX);
+        self.window = (self.window * 2).min(kind.windows().1);
         self.names.get(from..to).unwrap_or_default().to_vec()
     }
 }
 
-/// How one directory is read.
+/// How the files, or the directories, in one directory are read.
 #[derive(Debug)]
 struct Stream {
     /// The last that waited.
@@ -127,102 +143,287 @@ struct Stream {
     plan: Option<Plan>,
 }
 
+impl Stream {
+    fn new(due: usize) -> Stream {
+        Stream {
+            recent: VecDeque::new(),
+            waited: 0,
+            due,
+            plan: None,
+        }
+    }
+
+    /// Notes that `name` is read; whether there is something to do now.
+    fn note(&mut self, name: &Name, waited: bool) -> bool {
+        if let Some(plan) = &mut self.plan {
+            if plan.follow(name, waited) {
+                return plan.wants();
+            }
+            self.plan = None;
+            self.recent.clear();
+            self.due = self.waited * 2 + SEEN;
+        } else if waited {
+            self.waited += 1;
+            if self.recent.len() == SEEN {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(name.clone());
+        }
+        self.is_due()
+    }
+
+    fn is_due(&self) -> bool {
+        self.plan.is_none() && self.waited >= self.due
+    }
+}
+
+/// What is read: each has an order of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The data of small files.
+    Files,
+    /// The entries of directories, and what they are like.
+    Dirs,
+}
+
+impl Kind {
+    fn windows(self) -> (usize, usize) {
+        match self {
+            Kind::Files => FILES,
+            Kind::Dirs => SUBDIRS,
+        }
+    }
+}
+
+/// The streams of one kind.
+#[derive(Debug)]
+struct Streams {
+    kind: Kind,
+    by_dir: LruCache<Ino, Stream>,
+    /// What the last plan that was made went by.
+    last: Option<Order>,
+}
+
+impl Streams {
+    fn new(kind: Kind) -> Streams {
+        Streams {
+            kind,
+            by_dir: LruCache::new(DIRS),
+            last: None,
+        }
+    }
+
+    fn note(&mut self, dir: Ino, name: &Name, waited: bool) -> bool {
+        if waited && !self.by_dir.contains(&dir) {
+            // Where the last directory was read in order, this one may be too, from its first.
+            let due = if self.last.is_some() { 1 } else { SEEN };
+            self.by_dir.push(dir, Stream::new(due));
+        }
+        let stream = self.by_dir.get_mut(&dir);
+        stream.is_some_and(|stream| stream.note(name, waited))
+    }
+
+    fn task(&mut self) -> Option<Task> {
+        let kind = self.kind;
+        self.by_dir
+            .iter_mut()
+            .find_map(|(dir, stream)| match &mut stream.plan {
+                Some(plan) => plan
+                    .wants()
+                    .then(|| Task::Fetch(kind, *dir, plan.take(kind))),
+                None => stream.is_due().then_some(Task::List(kind, *dir)),
+            })
+    }
+
+    fn plan(&mut self, dir: Ino, names: Vec<Name>) {
+        let Some(stream) = self.by_dir.peek_mut(&dir) else {
+            return;
+        };
+        if let Some((order, names, at)) = find_order(&stream.recent, names, self.last) {
+            stream.plan = Some(Plan::new(self.kind, names, at));
+            self.last = Some(order);
+            return;
+        }
+        if stream.waited < SEEN {
+            self.last = None;
+        }
+        stream.due = (stream.waited * 2).max(SEEN);
+    }
+
+    fn plans(&self) -> usize {
+        self.by_dir.iter().filter(|(_, s)| s.plan.is_some()).count()
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ReadAhead {
-    streams: Mutex<LruCache<Ino, Stream>>,
-    /// How many have a plan.
-    plans: AtomicUsize,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether a stream of either kind has a plan.
+    planned: AtomicBool,
     /// Whether something is to be done, and whether somebody does it.
     due: AtomicBool,
     working: AtomicBool,
-    /// What the last plan that was made went by.
-    last: Mutex<Option<Order>>,
+}
+
+#[derive(Debug)]
+struct State {
+    files: Streams,
+    dirs: Streams,
+    pages: Option<Pages>,
+}
+
+/// How a directory is read page by page.
+#[derive(Debug)]
+struct Pages {
+    dir: Ino,
+    /// Where the next page begins.
+    next: u64,
+    /// How many entries it has, about.
+    entries: usize,
+    /// Up to this cookie entries were looked at ahead, and how many after `next`.
+    seen: u64,
+    ahead: usize,
+}
+
+impl Pages {
+    fn wants(&self) -> bool {
+        self.ahead <= self.entries * PAGES / 2
+    }
+
+    fn task(&mut self) -> Option<Task> {
+        let most = self.entries * PAGES;
+        self.wants().then(|| {
+            let more = most - self.ahead;
+            // Whoever does it says how many there were.
+            self.ahead = most;
+            Task::Look(self.dir, self.seen.max(self.next), more)
+        })
+    }
+}
+
+impl State {
+    fn streams(&mut self, kind: Kind) -> &mut Streams {
+        match kind {
+            Kind::Files => &mut self.files,
+            Kind::Dirs => &mut self.dirs,
+        }
+    }
+
+    fn task(&mut self) -> Option<Task> {
+        let pages = self.pages.as_mut().and_then(Pages::task);
+        pages
+            .or_else(|| self.files.task())
+            .or_else(|| self.dirs.task())
+    }
 }
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Say by [`ReadAhead::plan`] what files this directory has.
-    List(Ino),
-    /// Fetch these files of it.
-    Fetch(Ino, Vec<Name>),
+    /// Say by [`ReadAhead::plan`] what this directory has of a kind.
+    List(Kind, Ino),
+    /// Fetch these of it.
+    Fetch(Kind, Ino, Vec<Name>),
+    /// Look at so many entries of this directory after this cookie, and say so by
+    /// [`ReadAhead::note_seen`].
+    Look(Ino, u64, usize),
 }
 
 impl Default for ReadAhead {
     fn default() -> ReadAhead {
         ReadAhead {
-            streams: Mutex::new(LruCache::new(DIRS)),
-            plans: AtomicUsize::new(0),
+            state: Mutex::new(State {
+                files: Streams::new(Kind::Files),
+                dirs: Streams::new(Kind::Dirs),
+                pages: None,
+            }),
+            changed: Condvar::new(),
+            planned: AtomicBool::new(false),
             due: AtomicBool::new(false),
             working: AtomicBool::new(false),
-            last: Mutex::new(None),
         }
     }
 }
 
 impl ReadAhead {
-    /// Whether it matters that a file is read which `waited` for the disk, or did not.
+    /// Whether it matters that something is read that `waited` for the disk, or did not.
     pub fn is_interested(&self, waited: bool) -> bool {
-        waited || self.plans.load(Ordering::Relaxed) > 0
+        waited || self.planned.load(Ordering::Relaxed)
     }
 
-    /// Notes that the small file `name` of directory `dir` is read, and whether that waited for
-    /// the disk.
-    pub fn note(&self, dir: Ino, name: &Name, waited: bool) {
-        let mut streams = self.streams.lock();
-        if let Some(stream) = streams.get_mut(&dir) {
-            if let Some(plan) = &mut stream.plan {
-                if !plan.follow(name, waited) {
-                    stream.drop_plan();
-                    self.plans.fetch_sub(1, Ordering::Relaxed);
-                } else if plan.wants() {
-                    self.due.store(true, Ordering::Release);
-                }
-                return;
-            }
-        } else if waited {
-            // Where the last directory was read in order, this one may be too, from its first.
-            let due = if self.last.lock().is_some() { 1 } else { SEEN };
-            let old = streams.push(
-                dir,
-                Stream {
-                    recent: VecDeque::new(),
-                    waited: 0,
-                    due,
-                    plan: None,
-                },
-            );
-            if old.is_some_and(|(_, stream)| stream.plan.is_some()) {
-                self.plans.fetch_sub(1, Ordering::Relaxed);
-            }
+    /// Notes that `name` of directory `dir`, which is of `kind`, is read, and whether that
+    /// waited for the disk.
+    pub fn note(&self, kind: Kind, dir: Ino, name: &Name, waited: bool) {
+        let mut state = self.state.lock();
+        if state.streams(kind).note(dir, name, waited) {
+            self.stir();
         }
-        if waited && let Some(stream) = streams.get_mut(&dir) {
-            stream.waited += 1;
-            if stream.recent.len() == SEEN {
-                stream.recent.pop_front();
-            }
-            stream.recent.push_back(name.clone());
-            if stream.waited >= stream.due {
-                self.due.store(true, Ordering::Release);
+        self.count_plans(&state);
+    }
+
+    /// Notes that the page of directory `dir` after cookie `from` is read, which has so many
+    /// entries, that others follow after `to`, and whether it `waited`.
+    pub fn note_page(&self, dir: Ino, from: u64, to: u64, entries: usize, waited: bool) {
+        let mut state = self.state.lock();
+        let before = state
+            .pages
+            .as_ref()
+            .filter(|p| (p.dir, p.next) == (dir, from));
+        let (seen, ahead) = match before {
+            Some(pages) => (pages.seen, pages.ahead.saturating_sub(entries)),
+            None if waited => (to, 0),
+            None => return,
+        };
+        let pages = Pages {
+            dir,
+            next: to,
+            entries,
+            seen,
+            ahead,
+        };
+        if pages.wants() {
+            self.stir();
+        }
+        state.pages = Some(pages);
+    }
+
+    /// Notes that the entries of `dir` up to `cookie` were looked at; `None` if there are no
+    /// more.
+    pub fn note_seen(&self, dir: Ino, cookie: Option<u64>) {
+        let mut state = self.state.lock();
+        if let Some(pages) = state.pages.as_mut().filter(|pages| pages.dir == dir) {
+            match cookie {
+                Some(cookie) => pages.seen = pages.seen.max(cookie),
+                None => state.pages = None,
             }
         }
     }
 
-    /// Whether the caller is to do what there is, until [`ReadAhead::next`] has no more.
+    fn stir(&self) {
+        self.due.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    fn count_plans(&self, state: &State) {
+        let planned = state.files.plans() + state.dirs.plans() > 0;
+        self.planned.store(planned, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is to have done what there is, until [`ReadAhead::next`] has no more.
     pub fn begin(&self) -> bool {
         self.due.load(Ordering::Acquire) && !self.working.swap(true, Ordering::AcqRel)
     }
 
-    /// The next task; `None` ends what [`ReadAhead::begin`] began.
-    pub fn next(&self) -> Option<Task> {
-        let mut streams = self.streams.lock();
-        let task = streams
-            .iter_mut()
-            .find_map(|(dir, stream)| match &mut stream.plan {
-                Some(plan) => plan.wants().then(|| Task::Fetch(*dir, plan.take())),
-                None => (stream.waited >= stream.due).then_some(Task::List(*dir)),
-            });
+    /// The next task, awaited for so long; `None` ends what [`ReadAhead::begin`] began.
+    pub fn next(&self, patience: Duration) -> Option<Task> {
+        let mut state = self.state.lock();
+        let mut task = state.task();
+        if task.is_none() && !patience.is_zero() {
+            self.changed.wait_for(&mut state, patience);
+            task = state.task();
+        }
         if task.is_none() {
             // Under the lock, so that what is noted from now on finds nobody at work.
             self.due.store(false, Ordering::Release);
@@ -231,38 +432,16 @@ impl ReadAhead {
         task
     }
 
-    /// The regular files of `dir`, as it lists them: `names`; none where it has too many.
-    pub fn plan(&self, dir: Ino, names: Vec<Name>) {
-        let mut streams = self.streams.lock();
-        let Some(stream) = streams.peek_mut(&dir) else {
-            return;
-        };
-        let last = *self.last.lock();
-        let found = find_order(&stream.recent, names, last);
-        if let Some((order, names, at)) = found {
-            stream.plan = Some(Plan {
-                names,
-                at,
-                fetched: at,
-                window: WINDOW,
-                strays: 0,
-            });
-            self.plans.fetch_add(1, Ordering::Relaxed);
-            *self.last.lock() = Some(order);
-            return;
-        }
-        if stream.waited < SEEN {
-            *self.last.lock() = None;
-        }
-        stream.due = (stream.waited * 2).max(SEEN);
+    /// Ends what [`ReadAhead::begin`] began, before there is nothing more to do.
+    pub fn end(&self) {
+        self.working.store(false, Ordering::Release);
     }
-}
 
-impl Stream {
-    fn drop_plan(&mut self) {
-        self.plan = None;
-        self.recent.clear();
-        self.due = (self.waited * 2).max(self.waited + SEEN);
+    /// What `dir` has of `kind`, as it lists them: `names`; none where it has too many.
+    pub fn plan(&self, kind: Kind, dir: Ino, names: Vec<Name>) {
+        let mut state = self.state.lock();
+        state.streams(kind).plan(dir, names);
+        self.count_plans(&state);
     }
 }
 
@@ -330,15 +509,16 @@ mod tests {
                 hits.push(name.clone());
             }
             if ahead.is_interested(!hit) {
-                ahead.note(dir, name, !hit);
+                ahead.note(Kind::Files, dir, name, !hit);
             }
             if !ahead.begin() {
                 continue;
             }
-            while let Some(task) = ahead.next() {
+            while let Some(task) = ahead.next(Duration::ZERO) {
                 match task {
-                    Task::List(dir) => ahead.plan(dir, listed.to_vec()),
-                    Task::Fetch(_, more) => fetched.extend(more),
+                    Task::List(kind, dir) => ahead.plan(kind, dir, listed.to_vec()),
+                    Task::Fetch(_, _, more) => fetched.extend(more),
+                    Task::Look(..) => panic!("nobody reads a directory"),
                 }
             }
         }
@@ -381,7 +561,7 @@ mod tests {
         let mut some: Vec<_> = all[..20].to_vec();
         some.extend((0..60).map(|i| all[100 + i * 37 % 200].clone()));
         read(&ahead, 7, &some, &all);
-        assert_eq!(ahead.plans.load(Ordering::Relaxed), 0);
+        assert!(!ahead.is_interested(false));
     }
 
     #[test]
@@ -391,21 +571,22 @@ mod tests {
         let mut most = 0;
         let mut ends = 0;
         for (i, name) in all.iter().enumerate() {
-            ahead.note(7, name, i < SEEN);
+            ahead.note(Kind::Files, 7, name, i < SEEN);
             if !ahead.begin() {
                 continue;
             }
-            while let Some(task) = ahead.next() {
+            while let Some(task) = ahead.next(Duration::ZERO) {
                 match task {
-                    Task::List(dir) => ahead.plan(dir, all.clone()),
-                    Task::Fetch(_, more) => {
+                    Task::List(kind, dir) => ahead.plan(kind, dir, all.clone()),
+                    Task::Fetch(_, _, more) => {
                         ends += more.len();
                         most = most.max(ends - i);
                     }
+                    Task::Look(..) => panic!("nobody reads a directory"),
                 }
             }
         }
-        assert!((WINDOW..=WINDOW_MAX).contains(&most), "{most}");
+        assert!((FILES.0..=FILES.1).contains(&most), "{most}");
     }
 
     #[test]
@@ -415,13 +596,29 @@ mod tests {
         for dir in 0..100 {
             read(&ahead, dir, &all[..5], &all);
         }
-        assert!(ahead.streams.lock().len() <= DIRS.get());
-        let with_plans = ahead
-            .streams
-            .lock()
-            .iter()
-            .filter(|(_, s)| s.plan.is_some())
-            .count();
-        assert_eq!(ahead.plans.load(Ordering::Relaxed), with_plans);
+        assert!(ahead.state.lock().files.by_dir.len() <= DIRS.get());
+    }
+
+    #[test]
+    fn after_a_page_that_waited_the_next_ones_are_looked_at_until_there_are_no_more() {
+        let ahead = ReadAhead::default();
+        ahead.note_page(7, 50, 100, 50, false);
+        assert!(!ahead.begin());
+        ahead.note_page(7, 100, 150, 50, true);
+        assert!(ahead.begin());
+        assert!(!ahead.begin());
+        let next = || ahead.next(Duration::ZERO);
+        assert_eq!(next(), Some(Task::Look(7, 150, 200)));
+        ahead.note_seen(7, Some(350));
+        assert_eq!(next(), None);
+        ahead.note_page(7, 150, 200, 50, false);
+        assert!(!ahead.begin());
+        ahead.note_page(7, 200, 250, 50, false);
+        assert!(ahead.begin());
+        assert_eq!(next(), Some(Task::Look(7, 350, 100)));
+        ahead.note_seen(7, None);
+        ahead.note_page(7, 250, 300, 50, false);
+        assert_eq!(next(), None);
+        assert!(!ahead.begin());
     }
 }

@@ -186,6 +186,16 @@ pub fn set_parent_death_signal(signal: i32) -> Result<(), SysError> {
     .map(drop)
 }
 
+/// How often the calling thread has slept to wait for something (getrusage(2), RUSAGE_THREAD);
+/// 0 where the kernel does not say.
+pub fn waits() -> u64 {
+    // SAFETY: zeros are a rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` outlives the call.
+    let got = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    if got == 0 { usage.ru_nvcsw as u64 } else { 0 }
+}
+
 /// Has the calling thread give way to others, on the processor and on disks that know of it.
 ///
 /// # Errors

@@ -1,19 +1,26 @@
 //! Fetching what is likely to be read next; [`crate::node::ahead`] says what that is.
 
 use super::Union;
-use super::dir::{DT_REG, DT_UNKNOWN};
-use crate::error::Result;
+use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN, Item};
+use crate::error::{Result, best_effort};
 use crate::merge::inomap::Ino;
+use crate::merge::listing::COOKIE_DOTDOT;
 use crate::merge::name::Name;
-use crate::node::ahead::Task;
+use crate::node::ahead::{Kind, ReadAhead, Task};
 use crate::node::{Node, Place};
 use crate::sys::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// The largest file that is small, bytes: the kernel asks for it by one READ.
 const SMALL: usize = 128 << 10;
 /// In a directory with more names none is looked for.
 const NAMES_MAX: usize = 16384;
+/// Of a directory that may be listed soon so many entries are looked at.
+const LOOKS_MAX: usize = 1024;
+/// For how long the next task is awaited.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Union {
     /// Fills `buf` from offset `at` of `node`, whose data is all in `file`, and notes what that
@@ -29,63 +36,137 @@ impl Union {
             return Ok(io::read_full(file, buf, at)?);
         }
         let (got, waited) = io::read_from_start(file, buf)?;
-        if self.ahead.is_interested(waited)
-            && let Place::Named(dir, name) = node.place()
-        {
-            self.ahead.note(dir.ino, &name, waited);
-        }
+        self.note_read(Kind::Files, node, waited);
         Ok(got)
     }
 
-    /// Whether the caller is to have [`Union::read_ahead`] done.
-    pub fn begins_to_read_ahead(&self) -> bool {
-        self.ahead.begin()
+    /// Notes that `node` is read for the first time, or the listing of a directory from its
+    /// start, and whether that waited.
+    pub(super) fn note_read(&self, kind: Kind, node: &Node, waited: bool) {
+        if self.ahead.is_interested(waited)
+            && let Place::Named(dir, name) = node.place()
+        {
+            self.ahead.note(kind, dir.ino, &name, waited);
+        }
     }
 
-    /// Fetches what is likely to be read next. What cannot be fetched is left: whoever reads it
-    /// is told why.
-    pub fn read_ahead(&self) {
-        while let Some(task) = self.ahead.next() {
-            match task {
-                Task::List(dir) => {
-                    let names = self.file_names(dir).unwrap_or_default();
-                    self.ahead.plan(dir, names);
+    /// Notes that the page of directory `ino` after cookie `from` was read, of so many entries,
+    /// that others follow after `to`, and whether that `waited`.
+    pub fn note_page(&self, ino: Ino, (from, to): (u64, u64), entries: usize, waited: bool) {
+        if self.listing_life.is_none() {
+            self.ahead.note_page(ino, from, to, entries, waited);
+        }
+    }
+
+    /// If something is likely to be read soon, and nobody fetches it: who does.
+    pub fn begin_to_read_ahead(self: &Arc<Union>) -> Option<Fetcher> {
+        self.ahead.begin().then(|| Fetcher {
+            union: Arc::downgrade(self),
+            ahead: self.ahead.clone(),
+            has_ended: false,
+        })
+    }
+
+    fn read_ahead(&self, task: Task) {
+        match task {
+            Task::List(kind, dir) => {
+                let names = self.names_of(kind, dir).unwrap_or_default();
+                self.ahead.plan(kind, dir, names);
+            }
+            Task::Fetch(kind, dir, names) => {
+                for name in names {
+                    // Whoever reads it is told why it cannot be read.
+                    best_effort("fetch ahead", self.fetch(kind, dir, &name));
                 }
-                Task::Fetch(dir, names) => {
-                    for name in names {
-                        if let Err(e) = self.fetch(dir, &name) {
-                            log::debug!("{name} is not fetched ahead: {e}");
-                        }
-                    }
-                }
+            }
+            Task::Look(dir, cookie, most) => {
+                let seen = self.look_ahead(dir, cookie, most);
+                let seen = best_effort("look at entries ahead", seen).flatten();
+                self.ahead.note_seen(dir, seen);
             }
         }
     }
 
-    /// The names of the regular files in `dir`; none if it has very many names.
-    fn file_names(&self, dir: Ino) -> Result<Vec<Name>> {
-        let items = self.listed(dir, 0, NAMES_MAX)?;
+    /// The names of what is of `kind` in `dir`; none if it has very many.
+    fn names_of(&self, kind: Kind, dir: Ino) -> Result<Vec<Name>> {
+        let items = self.listed(dir, COOKIE_DOTDOT, NAMES_MAX)?;
         if items.len() == NAMES_MAX {
             return Ok(Vec::new());
         }
-        let files = items
-            .iter()
-            .filter(|item| matches!(item.kind, DT_REG | DT_UNKNOWN));
-        Ok(files
+        let is_wanted = |item: &&Item| match kind {
+            Kind::Files => matches!(item.kind, DT_REG | DT_UNKNOWN),
+            Kind::Dirs => item.kind == DT_DIR,
+        };
+        let wanted = items.iter().filter(is_wanted);
+        Ok(wanted
             .filter_map(|item| Name::new(&item.name).ok())
             .collect())
     }
 
-    /// Has the disk begin with the data of `name` in `dir`, if that is a small lower file.
-    fn fetch(&self, dir: Ino, name: &[u8]) -> Result<()> {
+    fn fetch(&self, kind: Kind, dir: Ino, name: &[u8]) -> Result<()> {
         let Some(entry) = self.lookup(dir, name)? else {
             return Ok(());
         };
         let (node, size) = (entry.node.node(), entry.attr.stat.size);
-        if node.is_file() && !node.in_upper() && (1..=SMALL as u64).contains(&size) {
-            let file = self.tree.reader(node)?;
-            io::begin_to_read(&*file, size)?;
+        match kind {
+            Kind::Files if node.is_file() && !node.in_upper() => {
+                if (1..=SMALL as u64).contains(&size) {
+                    let file = self.tree.reader(node)?;
+                    io::begin_to_read(&*file, size)?;
+                }
+                Ok(())
+            }
+            Kind::Dirs if node.is_dir() && self.listing_life.is_none() => {
+                if self.list_unasked(node)? {
+                    self.look_ahead(node.ino, COOKIE_DOTDOT, LOOKS_MAX)?;
+                }
+                Ok(())
+            }
+            Kind::Files | Kind::Dirs => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Looks at `most` entries of directory `ino` after `cookie`, so that those who do it next
+    /// need not wait. Where the last of them is; `None` if no others follow.
+    fn look_ahead(&self, ino: Ino, cookie: u64, most: usize) -> Result<Option<u64>> {
+        let dir = self.node(ino)?;
+        let parts = self.tree.parts(&dir)?;
+        let items = self.listed(ino, cookie.max(COOKIE_DOTDOT), most)?;
+        for item in &items {
+            let name = self.existing_name(&item.name)?;
+            self.see_listed(&dir, &parts, &name, item.seen())?;
+        }
+        let last = items.get(most.saturating_sub(1));
+        Ok(last.map(|item| item.cookie))
+    }
+}
+
+/// Fetches what is likely to be read soon.
+#[derive(Debug)]
+pub struct Fetcher {
+    /// Not held up by it.
+    union: Weak<Union>,
+    ahead: Arc<ReadAhead>,
+    has_ended: bool,
+}
+
+impl Fetcher {
+    /// Fetches as long as there is something to fetch, and the union is there.
+    pub fn run(mut self) {
+        while let Some(task) = self.ahead.next(PATIENCE) {
+            let Some(union) = self.union.upgrade() else {
+                return;
+            };
+            union.read_ahead(task);
+        }
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.ahead.end();
+        }
     }
 }

@@ -5,7 +5,9 @@ use crate::error::Result;
 use crate::merge::inomap::{Ino, ROOT};
 use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing};
 use crate::node::Place;
+use crate::node::ahead::Kind;
 use crate::observe::{self, Cache};
+use crate::sys::process;
 
 pub(super) const DT_UNKNOWN: u8 = 0;
 pub(super) const DT_DIR: u8 = 4;
@@ -24,6 +26,13 @@ pub struct Item {
     pub kind: u8,
     /// See [`crate::merge::listing::Entry::lower`].
     lower: Option<u16>,
+}
+
+impl Item {
+    /// What the listing says of it: `DT_*`, and which lower directory has it.
+    pub(super) fn seen(&self) -> (u8, Option<u16>) {
+        (self.kind, self.lower)
+    }
 }
 
 /// `DT_*` of a mode.
@@ -62,8 +71,15 @@ impl Union {
         cookie: u64,
         max: usize,
     ) -> Result<Vec<(Item, Option<Entry<'_>>)>> {
-        let items = self.listed(ino, cookie, max)?;
         let dir = self.node(ino)?;
+        let items = if cookie == 0 && self.listing_life.is_none() {
+            let before = process::waits();
+            let items = self.listed(ino, cookie, max)?;
+            self.note_read(Kind::Dirs, &dir, process::waits() > before);
+            items
+        } else {
+            self.listed(ino, cookie, max)?
+        };
         let parts = self.tree.parts(&dir)?;
         let mut out = Vec::with_capacity(items.len());
         for mut item in items {
@@ -72,7 +88,7 @@ impl Union {
                 continue;
             }
             let name = self.existing_name(&item.name)?;
-            let seen = self.see_listed(&dir, &parts, &name, (item.kind, item.lower))?;
+            let seen = self.see_listed(&dir, &parts, &name, item.seen())?;
             if let Some(entry) = self.intern(&dir, &name, &parts, &seen)? {
                 item.ino = entry.attr.ino;
                 item.kind = kind_of(entry.attr.stat.mode);

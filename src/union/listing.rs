@@ -2,7 +2,7 @@
 //! there are, and where, without a look.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_UNKNOWN, kind_of};
+use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN, kind_of};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
 use crate::layer::dirfds::open_listing;
@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 const DT_CHR: u8 = 2;
-const DT_REG: u8 = 8;
 
 /// After so many lookups in a directory, and whenever there were half as many more, it is
 /// worth a thought whether reading it whole would have been cheaper.
@@ -144,8 +143,26 @@ impl Union {
         let number = parts.len() as u64;
         let looks = u64::from(asked) * number * COST_OF_A_LOOK * HOPE;
         let most = looks.saturating_sub(number * COST_OF_READING).min(MOST);
+        self.read_few(dir, &parts, most)
+    }
+
+    /// Reads the names of directory `dir`, if nobody has done so and there are not very many;
+    /// whether it did.
+    pub(super) fn list_unasked(&self, dir: &Arc<Node>) -> Result<bool> {
+        let mut names = dir.as_dir()?.names.write();
+        if names.listing.is_some() || dir.is_removed() {
+            return Ok(false);
+        }
+        names.listing = self.read_few(dir, &self.tree.parts(dir)?, MOST)?;
+        Ok(names.listing.is_some())
+    }
+
+    /// The listing of `dir`, which consists of `parts`; `None` where it has more than `most`
+    /// entries.
+    fn read_few(&self, dir: &Node, parts: &[Part], most: u64) -> Result<Option<Listing>> {
+        let number = parts.len() as u64;
         let mut size = 0;
-        for part in &parts {
+        for part in parts {
             if let Some(fd) = self.tree.open_part(part)? {
                 size += fs::stat(At::fd(&*fd))?.size;
             }
@@ -154,7 +171,7 @@ impl Union {
         if size > (most * 4).max(256 * number) * BYTES_PER_ENTRY {
             return Ok(None);
         }
-        match self.merge(dir, &parts, most) {
+        match self.merge(dir, parts, most) {
             Ok(listing) => Ok(Some(listing)),
             Err(Stop::TooMany) => Ok(None),
             Err(Stop::Failed(e)) => Err(e),

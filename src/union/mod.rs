@@ -54,7 +54,7 @@ const AT_ONCE: u64 = 16384;
 pub struct Union {
     pub(crate) tree: Tree,
     settings: Settings,
-    ahead: ReadAhead,
+    ahead: Arc<ReadAhead>,
     /// `.wh.` names are marks, and so not for users.
     mark_files: bool,
     redirects: Redirects,
@@ -96,7 +96,7 @@ impl Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             acls: plan.has_acls() && top.is_none_or(|layer| layer.kept.is_none()),
             tree,
-            ahead: ReadAhead::default(),
+            ahead: Arc::default(),
             settings: Settings {
                 durability: plan.durability,
                 metacopy: plan.metacopy,
