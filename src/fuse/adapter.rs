@@ -16,7 +16,7 @@ use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::is_system_admin;
 use crate::sys::fs::O_TRUNC;
-use crate::sys::process;
+use crate::sys::process::Waits;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FopenFlags, Generation,
@@ -138,11 +138,9 @@ impl Adapter {
         caught(kind.name(), act);
     }
 
-    /// Has fetched what is likely to be read next, unless there is enough to do without that.
+    /// Has fetched what is likely to be read next.
     fn read_ahead(&self) {
-        if !self.readers.are_all_busy()
-            && let Some(fetcher) = self.union.begin_to_read_ahead()
-        {
+        if let Some(fetcher) = self.union.begin_to_read_ahead() {
             beside("read-ahead", move || fetcher.run());
         }
     }
@@ -555,7 +553,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         self.guarded(request, Kind::Readdirplus, || {
             let (mut cookie, mut entries) = (offset, 0);
-            let waits = process::waits();
+            let waits = Waits::so_far();
             loop {
                 let items = match self.union.readdirplus(ino.0, cookie, READDIRPLUS_BATCH) {
                     Ok(items) => items,
@@ -580,9 +578,8 @@ impl fuser::Filesystem for Adapter {
                     let at = item.cookie;
                     if reply.add(number, at, name, &self.ttl, &told, Generation(0)) {
                         reply.ok();
-                        let waited = process::waits() > waits;
-                        self.union
-                            .note_page(ino.0, (offset, cookie), entries, waited);
+                        let page = (offset, cookie);
+                        self.union.note_page(ino.0, page, entries, waits.are_more());
                         return self.read_ahead();
                     }
                     if let Some(entry) = entry {

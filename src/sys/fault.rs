@@ -28,6 +28,22 @@ pub fn offered(bits: u64) -> u64 {
     bits & seen.unwrap_or(u64::MAX)
 }
 
+/// Whether a call `waited` for a disk.
+#[cfg(not(feature = "fault-injection"))]
+#[inline(always)]
+pub(super) fn waited(waited: bool) -> bool {
+    waited
+}
+
+/// Whether a call `waited` for a disk; all do with `PLYFS_FAULT_WAITS`, and for
+/// [`Fault::Slow`].
+#[cfg(feature = "fault-injection")]
+pub(super) fn waited(waited: bool) -> bool {
+    static ALL: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("PLYFS_FAULT_WAITS").is_some());
+    waited || *ALL || is_slow()
+}
+
 #[cfg(feature = "fault-injection")]
 pub use armed::*;
 
@@ -43,6 +59,8 @@ mod armed {
     pub enum Fault {
         /// Nothing: they are only noted.
         None,
+        /// Each counts as one that waited for a disk.
+        Slow,
         /// This one fails.
         Once(usize, Errno),
         /// Of those with this name, which are numbered from 0 too, this one fails.
@@ -101,6 +119,11 @@ mod armed {
             Some(state) => state.meet(call),
             None => Ok(()),
         })
+    }
+
+    pub(super) fn is_slow() -> bool {
+        let fault = STATE.with_borrow(|state| state.as_ref().map(|state| state.fault));
+        matches!(fault, Some(Fault::Slow))
     }
 
     impl State {

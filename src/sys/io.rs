@@ -58,14 +58,14 @@ pub fn read_from_start(fd: &impl AsFd, buf: &mut [u8]) -> Result<(usize, bool), 
     // SAFETY: `room` describes `buf`, which is writable and outlives the call.
     let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, 0, libc::RWF_NOWAIT) };
     let (done, waits) = match check_len("preadv2", got) {
-        Ok(0) => return Ok((0, false)),
         Ok(n) => (n, false),
         Err(e) if e.errno == Errno::EAGAIN => (0, true),
         // Where it cannot tell, nor where there is no preadv2.
         Err(_) => (0, false),
     };
     let rest = buf.get_mut(done..).unwrap_or_default();
-    Ok((done + read_full(fd, rest, done as u64)?, waits))
+    let waited = fault::waited(waits);
+    Ok((done + read_full(fd, rest, done as u64)?, waited))
 }
 
 /// Has the disk begin with the first `len` bytes of `fd` (posix_fadvise(2), WILLNEED).

@@ -1,7 +1,8 @@
 //! Processes: forking, letting go of the terminal, waiting.
 
+use super::fault;
 use super::path::check;
-use crate::error::SysError;
+use crate::error::{SysError, best_effort};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -186,14 +187,25 @@ pub fn set_parent_death_signal(signal: i32) -> Result<(), SysError> {
     .map(drop)
 }
 
-/// How often the calling thread has slept to wait for something (getrusage(2), RUSAGE_THREAD);
-/// 0 where the kernel does not say.
-pub fn waits() -> u64 {
-    // SAFETY: zeros are a rusage.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` outlives the call.
-    let got = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
-    if got == 0 { usage.ru_nvcsw as u64 } else { 0 }
+/// How often the calling thread had slept to wait for something (getrusage(2), RUSAGE_THREAD).
+#[derive(Clone, Copy, Debug)]
+pub struct Waits(libc::c_long);
+
+impl Waits {
+    /// Until now.
+    pub fn so_far() -> Waits {
+        // SAFETY: zeros are a rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` outlives the call.
+        let got = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        best_effort("count waits", check("getrusage", got));
+        Waits(usage.ru_nvcsw)
+    }
+
+    /// Whether it has since.
+    pub fn are_more(self) -> bool {
+        fault::waited(Waits::so_far().0 > self.0)
+    }
 }
 
 /// Has the calling thread give way to others, on the processor and on disks that know of it.

@@ -7,7 +7,7 @@ use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing};
 use crate::node::Place;
 use crate::node::ahead::Kind;
 use crate::observe::{self, Cache};
-use crate::sys::process;
+use crate::sys::process::Waits;
 
 pub(super) const DT_UNKNOWN: u8 = 0;
 pub(super) const DT_DIR: u8 = 4;
@@ -73,9 +73,9 @@ impl Union {
     ) -> Result<Vec<(Item, Option<Entry<'_>>)>> {
         let dir = self.node(ino)?;
         let items = if cookie == 0 && self.listing_life.is_none() {
-            let before = process::waits();
+            let waits = Waits::so_far();
             let items = self.listed(ino, cookie, max)?;
-            self.note_read(Kind::Dirs, &dir, process::waits() > before);
+            self.note_read(Kind::Dirs, &dir, waits.are_more());
             items
         } else {
             self.listed(ino, cookie, max)?

@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::mount::{plyfs_binary, run};
+pub use crate::support::patience::await_that;
 use crate::support::temp::Scratch;
 use crate::support::{skip, sys};
 
@@ -204,16 +205,6 @@ pub fn stdout(out: &Output) -> String {
 
 pub fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
-}
-
-/// Waits until `condition` holds; what did not come about, where it does not in time.
-pub fn await_that(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < end, "not within 20 s: {what}");
-        std::thread::yield_now();
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
 }
 
 /// Whether process `pid` has ended (though nobody may have asked for its status yet).

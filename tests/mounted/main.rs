@@ -14,6 +14,7 @@ mod metacopy;
 mod names;
 mod partial;
 mod partial_shapes;
+mod read_ahead;
 mod recreate;
 mod stacks;
 #[path = "../support/mod.rs"]

@@ -6,12 +6,12 @@ use super::support::bytes;
 use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
 use super::support::mount::{Mounted, Subject};
+use super::support::patience::await_that;
 use super::support::rng::Rng;
 use super::support::{skip, sys};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 const SIZE: u64 = 8 << 20;
 const WORDS: &str = "io=cached,copyup=write,partial=64K,complete=off";
@@ -87,11 +87,7 @@ fn the_rest_follows_while_nothing_else_is_asked_for() {
     let mounted = lab.mount_stack("idle", &lab.stack("idle", &[l]).words(words));
     shell(mounted.path(), "printf x >> f; touch -d @9 f");
     let upper = lab.upper("idle").join("f");
-    let end = Instant::now() + Duration::from_secs(30);
-    while is_marked(&upper) {
-        assert!(Instant::now() < end, "{} bytes are there", room(&upper));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_that("it gets the rest", || !is_marked(&upper));
     assert!(room(&upper) >= SIZE);
     assert_eq!(shell(mounted.path(), "stat -c %Y f"), "9\n");
 }

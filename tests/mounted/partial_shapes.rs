@@ -3,6 +3,7 @@
 
 use super::support::backing::Kind;
 use super::support::lab::{Lab, at, shell};
+use super::support::patience::await_that;
 use super::support::{bytes, sys};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -264,10 +265,8 @@ fn hard_links_that_only_the_index_has_are_completed() {
         assert!(is_marked(&entry), "{name}");
         let words = WORDS.replace("complete=off", &format!("complete={complete}"));
         let mounted = lab.mount_stack(name, &stack.clone().words(&words));
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while complete != "unmount" && is_marked(&entry) {
-            assert!(std::time::Instant::now() < end, "{name}");
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        if complete != "unmount" {
+            await_that(name, || !is_marked(&entry));
         }
         mounted.unmount().expect("unmount");
         assert!(!is_marked(&entry), "{name}");

@@ -9,6 +9,7 @@ pub mod filter;
 pub mod lab;
 pub mod layers;
 pub mod mount;
+pub mod patience;
 pub mod rng;
 pub mod siege;
 pub mod skip;

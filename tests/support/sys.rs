@@ -399,6 +399,46 @@ pub fn copy_file_range(
     .map(|n| n as usize)
 }
 
+/// Whether any page of the file is in memory (mincore(2)); the caller owns the file or is root.
+pub fn is_in_memory(fd: &OwnedFd) -> Res<bool> {
+    let len = fstat(fd)?.size as usize;
+    if len == 0 {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: a fresh shared mapping at an address of the kernel's choice; nobody reads it.
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED {
+        return Err(errno());
+    }
+    let mut pages = vec![0u8; len.div_ceil(4096)];
+    let told = call!(libc::mincore(map, len, pages.as_mut_ptr()));
+    call!(libc::munmap(map, len))?;
+    told.map(|_| pages.iter().any(|page| page & 1 != 0))
+}
+
+/// Writes what is dirty of the file and drops it from memory, as far as that can be.
+pub fn drop_from_memory(fd: &OwnedFd) -> Res<()> {
+    call!(libc::fdatasync(fd.as_raw_fd()))?;
+    match call!(libc::posix_fadvise(
+        fd.as_raw_fd(),
+        0,
+        0,
+        libc::POSIX_FADV_DONTNEED
+    ))? {
+        0 => Ok(()),
+        e => Err(e),
+    }
+}
+
 /// Stores `data` through a shared mapping of the file; only where the file already is that long,
 /// because a store past its end is SIGBUS.
 pub fn mmap_store(fd: &OwnedFd, offset: u64, data: &[u8]) -> Res<()> {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use plyfs::error::Errno;
 use plyfs::sys::creds::Caller;
@@ -23,7 +24,7 @@ const CALLER: Caller = Caller {
 
 /// What the kernel asks a daemon for, by path. What was looked up stays looked up.
 pub struct Desk {
-    union: Union,
+    union: Arc<Union>,
     known: RefCell<BTreeMap<String, u64>>,
 }
 
@@ -43,7 +44,7 @@ impl Desk {
         }
         let plan = plan(lowers, (&upper, &work), &point, "").expect("the plan is sound");
         Desk {
-            union: Union::open(&plan).expect("the union opens"),
+            union: Arc::new(Union::open(&plan).expect("the union opens")),
             known: RefCell::default(),
         }
     }
@@ -212,6 +213,34 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// The names of what is not a directory, or is one, in the order in which `path` lists them.
+    pub fn names(&self, path: &str, dirs: bool) -> Vec<String> {
+        let items = self.union.readdirplus(self.ino(path), 0, usize::MAX);
+        let items = items.expect("a directory can be listed");
+        let mut names = Vec::new();
+        for (item, entry) in items {
+            if let Some(entry) = entry {
+                entry.node.told();
+                let name = format!("{path}/{}", String::from_utf8_lossy(&item.name));
+                self.known.borrow_mut().insert(name.clone(), item.ino);
+                if dirs == (item.kind == libc::DT_DIR) {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// Does `act` as if everything that is read had waited for a disk, and then what is to be
+    /// done ahead.
+    pub fn on_a_slow_disk(&self, act: impl FnOnce(&Desk)) {
+        let armed = arm(Fault::Slow);
+        act(self);
+        drop(armed);
+        let fetcher = self.union.begin_to_read_ahead();
+        fetcher.expect("there is something to fetch").run();
     }
 
     /// How often `act` makes each system call.

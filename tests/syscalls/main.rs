@@ -11,6 +11,7 @@ mod inside;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod desk;
 
 use desk::Desk;

@@ -301,7 +301,7 @@ fn a_union_of_plyfs_run_is_found_by_a_process_inside() {
     ];
     let mut running = observed.plyfs(&args).spawn().expect("plyfs starts");
     let mut inside = None;
-    await_that_mut("the command runs", || {
+    await_that("the command runs", || {
         inside = process_with(&word);
         inside.is_some()
     });
@@ -318,12 +318,6 @@ fn a_union_of_plyfs_run_is_found_by_a_process_inside() {
         .map(|e| e["path"].to_string())
         .collect();
     assert!(paths.contains(&"\"etc/hostname\"".to_owned()), "{paths:?}");
-}
-
-/// As `await_that`, for a condition that remembers something.
-fn await_that_mut(what: &str, condition: impl FnMut() -> bool) {
-    let condition = std::cell::RefCell::new(condition);
-    await_that(what, || (condition.borrow_mut())());
 }
 
 #[test]
