@@ -32,12 +32,19 @@ impl Union {
         buf: &mut [u8],
         at: u64,
     ) -> Result<usize> {
-        if at > 0 || buf.len() > SMALL || node.in_upper() {
+        if !is_noted(node, at, buf.len()) {
             return Ok(io::read_full(file, buf, at)?);
         }
         let (got, waited) = io::read_from_start(file, buf)?;
         self.note_read(Kind::Files, node, waited);
         Ok(got)
+    }
+
+    /// Notes that so many bytes at `at` of `node` will be read, and waited for.
+    pub(super) fn note_wait(&self, node: &Node, at: u64, size: usize) {
+        if is_noted(node, at, size) {
+            self.note_read(Kind::Files, node, true);
+        }
     }
 
     /// Notes that `node` is read for the first time, or the listing of a directory from its
@@ -139,6 +146,12 @@ impl Union {
         let last = items.get(most.saturating_sub(1));
         Ok(last.map(|item| item.cookie))
     }
+}
+
+/// Whether a read of so many bytes at `at` is the first, and likely the only one, of a small
+/// lower file.
+fn is_noted(node: &Node, at: u64, size: usize) -> bool {
+    at == 0 && size <= SMALL && !node.in_upper()
 }
 
 /// Fetches what is likely to be read soon.

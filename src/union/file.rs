@@ -172,7 +172,12 @@ impl Union {
             return false;
         };
         let file = self.tree.reader(&node);
-        !node.stack().is_mixed() && file.is_ok_and(|file| io::is_cached(&*file, at, size))
+        let is = !node.stack().is_mixed() && file.is_ok_and(|file| io::is_cached(&*file, at, size));
+        if !is {
+            // Asking has had the disk begin: who reads it then may not notice that it waits.
+            self.note_wait(&node, at, size);
+        }
+        is
     }
 
     /// Writes `data` at offset `at` of `ino`; how many bytes went.

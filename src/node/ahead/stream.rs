@@ -106,7 +106,7 @@ impl Stream {
             self.plan = None;
             self.recent.clear();
             self.due = self.waited * 2 + SEEN;
-        } else if waited {
+        } else if waited && self.recent.back() != Some(name) {
             self.waited += 1;
             if self.recent.len() == SEEN {
                 self.recent.pop_front();
