@@ -1,10 +1,10 @@
 //! Fetching what is likely to be read next; [`crate::node::ahead`] says what that is.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN, Item};
+use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::error::{Result, best_effort};
 use crate::merge::inomap::Ino;
-use crate::merge::listing::COOKIE_DOTDOT;
+use crate::merge::listing::{COOKIE_DOTDOT, Entry as Listed};
 use crate::merge::name::Name;
 use crate::node::ahead::{Kind, ReadAhead, Task};
 use crate::node::{Node, Place};
@@ -50,7 +50,9 @@ impl Union {
     /// Notes that `node` is read for the first time, or the listing of a directory from its
     /// start, and whether that waited.
     pub(super) fn note_read(&self, kind: Kind, node: &Node, waited: bool) {
-        if self.ahead.is_interested(waited)
+        // Where layers change under the mount nothing is read before it is asked for.
+        if self.listing_life.is_none()
+            && self.ahead.is_interested(waited)
             && let Place::Named(dir, name) = node.place()
         {
             self.ahead.note(kind, dir.ino, &name, waited);
@@ -94,19 +96,20 @@ impl Union {
         }
     }
 
-    /// The names of what is of `kind` in `dir`; none if it has very many.
-    fn names_of(&self, kind: Kind, dir: Ino) -> Result<Vec<Name>> {
-        let items = self.listed(dir, COOKIE_DOTDOT, NAMES_MAX)?;
-        if items.len() == NAMES_MAX {
-            return Ok(Vec::new());
-        }
-        let is_wanted = |item: &&Item| match kind {
-            Kind::Files => matches!(item.kind, DT_REG | DT_UNKNOWN),
-            Kind::Dirs => item.kind == DT_DIR,
+    /// The names of what is of `kind` in directory `ino`; none if it has very many.
+    fn names_of(&self, kind: Kind, ino: Ino) -> Result<Vec<Name>> {
+        let dir = self.node(ino)?;
+        self.list_unasked(&dir)?;
+        let names = dir.as_dir()?.names.read();
+        let is_wanted = |entry: &Listed| match kind {
+            Kind::Files => matches!(entry.kind, DT_REG | DT_UNKNOWN),
+            Kind::Dirs => entry.kind == DT_DIR,
         };
-        let wanted = items.iter().filter(is_wanted);
-        Ok(wanted
-            .filter_map(|item| Name::new(&item.name).ok())
+        let listing = self.known(&names).filter(|all| all.len() <= NAMES_MAX);
+        let entries = listing.into_iter().flat_map(|all| all.after(COOKIE_DOTDOT));
+        Ok(entries
+            .filter(|(_, entry)| is_wanted(entry))
+            .map(|(_, entry)| entry.name.clone())
             .collect())
     }
 
@@ -123,7 +126,7 @@ impl Union {
                 }
                 Ok(())
             }
-            Kind::Dirs if node.is_dir() && self.listing_life.is_none() => {
+            Kind::Dirs if node.is_dir() => {
                 if self.list_unasked(node)? {
                     self.look_ahead(node.ino, COOKIE_DOTDOT, LOOKS_MAX)?;
                 }
@@ -138,13 +141,18 @@ impl Union {
     fn look_ahead(&self, ino: Ino, cookie: u64, most: usize) -> Result<Option<u64>> {
         let dir = self.node(ino)?;
         let parts = self.tree.parts(&dir)?;
-        let items = self.listed(ino, cookie.max(COOKIE_DOTDOT), most)?;
-        for item in &items {
-            let name = self.existing_name(&item.name)?;
-            self.see_listed(&dir, &parts, &name, item.seen())?;
+        let names = dir.as_dir()?.names.read();
+        let Some(listing) = self.known(&names) else {
+            return Ok(None);
+        };
+        let after = listing.after(cookie.max(COOKIE_DOTDOT)).take(most);
+        let entries: Vec<(u64, Listed)> = after.map(|(at, entry)| (at, entry.clone())).collect();
+        drop(names);
+        for (_, entry) in &entries {
+            self.see_listed(&dir, &parts, &entry.name, (entry.kind, entry.lower))?;
         }
-        let last = items.get(most.saturating_sub(1));
-        Ok(last.map(|item| item.cookie))
+        let last = entries.get(most.saturating_sub(1));
+        Ok(last.map(|(at, _)| *at))
     }
 }
 

@@ -28,13 +28,6 @@ pub struct Item {
     lower: Option<u16>,
 }
 
-impl Item {
-    /// What the listing says of it: `DT_*`, and which lower directory has it.
-    pub(super) fn seen(&self) -> (u8, Option<u16>) {
-        (self.kind, self.lower)
-    }
-}
-
 /// `DT_*` of a mode.
 pub(super) fn kind_of(mode: u32) -> u8 {
     (mode >> 12) as u8 & 15
@@ -72,7 +65,7 @@ impl Union {
         max: usize,
     ) -> Result<Vec<(Item, Option<Entry<'_>>)>> {
         let dir = self.node(ino)?;
-        let items = if cookie == 0 && self.listing_life.is_none() {
+        let items = if cookie == 0 {
             let waits = Waits::so_far();
             let items = self.listed(ino, cookie, max)?;
             self.note_read(Kind::Dirs, &dir, waits.are_more());
@@ -88,7 +81,7 @@ impl Union {
                 continue;
             }
             let name = self.existing_name(&item.name)?;
-            let seen = self.see_listed(&dir, &parts, &name, item.seen())?;
+            let seen = self.see_listed(&dir, &parts, &name, (item.kind, item.lower))?;
             if let Some(entry) = self.intern(&dir, &name, &parts, &seen)? {
                 item.ino = entry.attr.ino;
                 item.kind = kind_of(entry.attr.stat.mode);
@@ -98,7 +91,7 @@ impl Union {
         Ok(out)
     }
 
-    pub(super) fn listed(&self, ino: Ino, cookie: u64, max: usize) -> Result<Vec<Item>> {
+    fn listed(&self, ino: Ino, cookie: u64, max: usize) -> Result<Vec<Item>> {
         let dir = self.node(ino)?;
         let part = dir.as_dir()?;
         let mut items = Vec::new();
