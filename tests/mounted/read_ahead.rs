@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,15 +11,19 @@ use super::support::patience::await_that;
 use super::support::skip;
 use super::support::sys;
 
-fn cold(file: &Path) -> bool {
-    let fd = sys::open(file.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0).expect("it opens");
+fn open(file: &Path) -> OwnedFd {
+    sys::open(file.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0).expect("it opens")
+}
+
+/// Drops `file` from memory; whether that is possible.
+fn cool(file: &Path) -> bool {
+    let fd = open(file);
     sys::drop_from_memory(&fd).expect("it can be dropped");
     !sys::is_in_memory(&fd).expect("the kernel tells")
 }
 
 fn is_in_memory(file: &Path) -> bool {
-    let fd = sys::open(file.as_os_str().as_encoded_bytes(), libc::O_RDONLY, 0).expect("it opens");
-    sys::is_in_memory(&fd).expect("the kernel tells")
+    sys::is_in_memory(&open(file)).expect("the kernel tells")
 }
 
 /// Two layers with files `d/f0` to `d/f39`, every other in the second; where each is.
@@ -40,8 +45,9 @@ fn the_files_that_come_next_are_in_memory_before_they_are_read() {
     let Some(lab) = Lab::new() else { return };
     let (lowers, files) = files(&lab);
     let mounted = lab.mount("ahead", &lowers);
-    if !files.iter().all(|file| cold(file)) {
-        return skip::skipped("needs a filesystem that drops what it has in memory");
+    let last = files.last().expect("there are some");
+    if !files.iter().all(|file| cool(file)) || !sys::would_wait(&open(last)) {
+        return skip::skipped("needs a disk, and a filesystem that tells what waits for it");
     }
     let read = |i: usize| fs::read(mounted.path().join(format!("d/f{i}"))).expect("it is read");
     for i in 0..3 {

@@ -425,6 +425,17 @@ pub fn is_in_memory(fd: &OwnedFd) -> Res<bool> {
     told.map(|_| pages.iter().any(|page| page & 1 != 0))
 }
 
+/// Whether reading the first byte of the file would wait for a disk, and the filesystem says so.
+pub fn would_wait(fd: &OwnedFd) -> bool {
+    let mut byte = 0u8;
+    let room = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let got = call!(libc::preadv2(fd.as_raw_fd(), &room, 1, 0, libc::RWF_NOWAIT));
+    got == Err(libc::EAGAIN)
+}
+
 /// Writes what is dirty of the file and drops it from memory, as far as that can be.
 pub fn drop_from_memory(fd: &OwnedFd) -> Res<()> {
     call!(libc::fdatasync(fd.as_raw_fd()))?;
