@@ -37,7 +37,7 @@ fn refuse(path: &Path, cause: impl std::fmt::Display, remedy: &str) -> MountErro
 pub fn run(args: &UmountArgs) -> Result<ExitCode, MountError> {
     let given = &args.mount_point;
     let mount = find(given)?;
-    let left = Daemon::of(mount.dev.1).left().ok();
+    let left = best_effort("ask the daemon", Daemon::of(mount.dev.1).left());
     let named = || daemon_of(&mount);
     let daemon = left.as_ref().and_then(Left::pid).or_else(named);
     let mut tries = 1;

@@ -51,13 +51,7 @@ pub fn read_full(fd: &impl AsFd, buf: &mut [u8], at: u64) -> Result<usize, SysEr
 /// The kernel's.
 pub fn read_from_start(fd: &impl AsFd, buf: &mut [u8]) -> Result<(usize, bool), SysError> {
     fault::before("preadv2")?;
-    let room = libc::iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: buf.len(),
-    };
-    // SAFETY: `room` describes `buf`, which is writable and outlives the call.
-    let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, 0, libc::RWF_NOWAIT) };
-    let (done, waits) = match check_len("preadv2", got) {
+    let (done, waits) = match read_at_once(fd, buf, 0) {
         Ok(n) => (n, false),
         Err(e) if e.errno == Errno::EAGAIN => (0, true),
         // Where it cannot tell, nor where there is no preadv2.
@@ -96,18 +90,22 @@ pub fn is_cached(fd: &impl AsFd, at: u64, len: usize) -> bool {
 /// Beyond the end there is nothing to wait for.
 fn byte_is_cached(fd: &impl AsFd, at: u64) -> Result<bool, SysError> {
     let at = offset("preadv2", at)?;
-    let mut byte = 0u8;
-    let room = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    // SAFETY: `room` describes `byte`, which is writable and outlives the call.
-    let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, at, libc::RWF_NOWAIT) };
-    match check_len("preadv2", got) {
+    match read_at_once(fd, &mut [0], at) {
         Ok(_) => Ok(true),
         Err(e) if e.errno == Errno::EAGAIN => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// preadv2(2) with RWF_NOWAIT: what is in memory, or EAGAIN.
+fn read_at_once(fd: &impl AsFd, buf: &mut [u8], at: libc::off_t) -> Result<usize, SysError> {
+    let room = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: `room` describes `buf`, which is writable and outlives the call.
+    let got = unsafe { libc::preadv2(fd.as_fd().as_raw_fd(), &room, 1, at, libc::RWF_NOWAIT) };
+    check_len("preadv2", got)
 }
 
 /// pwrite(2) until all of `buf` is written, or an error after none of it.

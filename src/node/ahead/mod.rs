@@ -4,8 +4,7 @@
 //! the other, or walks a tree (tar, grep -r, cp -r, find, a compiler), each file and each
 //! directory waits for the disk anew. So when those of one directory wait in an order that is
 //! known, the next in it are fetched meanwhile: a few at first, more as long as they are
-//! wanted. Of a directory that is read page by page the next pages are
-//! looked at.
+//! wanted. Of a directory that is read page by page the next pages are looked at.
 
 mod order;
 mod pages;
@@ -281,7 +280,7 @@ mod tests {
         for dir in 0..100 {
             read(&ahead, dir, &all[..5], &all);
         }
-        assert!(ahead.state.lock().files.len() <= DIRS.get());
+        assert!(ahead.state.lock().files.len() <= DIRS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
 /// Directories of which it is remembered how they are read.
-pub const DIRS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+pub const DIRS: usize = 4;
 /// How many files are fetched ahead at first, and at most.
 pub const FILES: (usize, usize) = (8, 64);
 /// How many directories.
@@ -152,7 +152,7 @@ impl Streams {
     pub fn new(kind: Kind) -> Streams {
         Streams {
             kind,
-            by_dir: LruCache::new(DIRS),
+            by_dir: LruCache::new(NonZeroUsize::new(DIRS).unwrap_or(NonZeroUsize::MIN)),
             last: None,
         }
     }
