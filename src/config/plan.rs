@@ -366,6 +366,15 @@ impl MountPlan {
 }
 
 impl MountPlan {
+    /// Whether the data of a copy may come to the disk later than its name, which needs
+    /// somebody who sees to it in the end.
+    pub fn defers_data(&self) -> bool {
+        self.metacopy
+            && self.partial.is_some()
+            && self.durability == Durability::Auto
+            && matches!(self.complete, Complete::Idle | Complete::Unmount)
+    }
+
     /// Whether programs see and set ACLs: where modes are kept apart from the inodes, the
     /// layers' own would say something else.
     pub fn has_acls(&self) -> bool {

@@ -3,10 +3,10 @@
 //! lower data counts.
 
 use super::{Need, Settings, data, extents};
-use crate::error::{Result, SysError, best_effort};
+use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
 use crate::layer::filling::Unfilled;
-use crate::layer::scratch::Scratch;
+use crate::node::partial::Partial;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
 use crate::observe::{self, Part};
@@ -31,7 +31,8 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
     let from = tree.open_source(below)?;
     let to = tree.open(node, O_RDWR | O_NONBLOCK)?;
     let mut before = fs::stat(At::fd(&to))?;
-    if before.size == 0 {
+    let has_size = before.size > 0;
+    if !has_size {
         // Lost in a power cut (see `Layer::logs_files_apart`).
         before.size = from.stat.size;
     }
@@ -39,21 +40,20 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         Need::Bytes(n) => n.min(before.size),
         Need::Meta | Need::Part | Need::All => before.size,
     };
-    if need.may_be_partial() && extents::is_wanted(tree, settings, before.mode, len) {
-        let whole = before.size;
-        if fs::stat(At::fd(&to))?.size == whole {
-            extents::begin(tree, settings, node, (to, whole))?;
-            observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
-            return Ok(());
-        }
+    let may_be_marked = has_size && need.may_be_partial();
+    if may_be_marked && extents::is_wanted(tree, settings, before.mode, len) {
+        extents::begin(tree, settings, node, (to, before.size))?;
+        observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
+        return Ok(());
     }
+    let deferred = may_be_marked && len > 0 && extents::may_follow(tree, settings, before.mode);
     let fill = Fill {
         to: &to,
         before: &before,
         was: Unfilled::of(At::fd(&to), &before, node.is_harmless())?,
     };
-    let mount = tree.layers.scratch.as_ref().map_or(0, Scratch::mount);
-    let noted = upper_layer.note_filling(At::fd(&to), &fill.was, mount);
+    let scratch = tree.layers.scratch.as_ref().ok_or(Errno::EROFS)?;
+    let noted = upper_layer.note_filling(At::fd(&to), &fill.was, scratch.mount());
     best_effort("note what a file is", noted);
     let filled = (|| {
         // A file that is about to be cut off is so at once: never is it half copied.
@@ -62,11 +62,16 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         }
         data::copy(&from, &to, len.min(from.stat.size))?;
         fill.put_back()?;
-        if len > 0 {
+        if len > 0 && !deferred {
             settings.order_data(upper_layer, &to)?;
         }
         upper_layer.forget_filling(At::fd(&to))?;
-        upper_layer.unmark_metacopy(At::fd(&to))?;
+        if deferred {
+            extents::announce(scratch)?;
+            upper_layer.mark_partial(At::fd(&to), len)?;
+        } else {
+            upper_layer.unmark_metacopy(At::fd(&to))?;
+        }
         Ok(())
     })();
     if let Err(e) = filled {
@@ -75,9 +80,14 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         best_effort("forget what a file was", forgotten);
         return Err(e);
     }
-    unshare(tree, node, upper_layer, &to, upper);
-    // Somebody is about to write to it.
-    tree.keep_open(node, Arc::new(to), true, Some(upper));
+    if deferred {
+        node.set_on_disk(false);
+        extents::commit(tree, node, to, Partial::whole(len));
+    } else {
+        unshare(tree, node, upper_layer, &to, upper);
+        // Somebody is about to write to it.
+        tree.keep_open(node, Arc::new(to), true, Some(upper));
+    }
     observed.done(Part::Data, node.kind, |way| node.place().tell(way));
     Ok(())
 }

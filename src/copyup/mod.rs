@@ -76,6 +76,9 @@ pub struct Settings {
     /// A change of the data of a file that has at least so many bytes copies only the blocks
     /// that it changes.
     pub partial: Option<u64>,
+    /// A copy with all of its data may be marked as a partial one, instead of being waited for,
+    /// till that is on the disk.
+    pub defers: bool,
 }
 
 impl Settings {
@@ -167,8 +170,10 @@ enum Made {
     WithData(OwnedFd),
     /// A file without.
     Bare(OwnedFd),
-    /// A file whose holes are the lower file's data.
-    Partial(OwnedFd),
+    /// A file of so many bytes whose holes are the lower file's data.
+    Partial(OwnedFd, u64),
+    /// The same without holes, as long as the machine runs: the disk need not have its data yet.
+    Deferred(OwnedFd, u64),
     /// A directory.
     Dir,
     /// What cannot be opened to be synced.
@@ -226,9 +231,9 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         scratch.discard(&job.temp);
         return Err(e);
     }
-    let part = match node.stack().partial {
-        Some(_) => Part::Partial,
-        None => job.need.part(),
+    let part = match &node.stack().partial {
+        Some(partial) if partial.missing() > 0 => Part::Partial,
+        _ => job.need.part(),
     };
     observed.done(part, node.kind, |way| place.tell(way));
     match &place {
@@ -359,11 +364,13 @@ impl Job<'_> {
         // After the origin, which differs from file to file: ext4 has room for one of the two
         // in the inode, and shares a block that says the same for many (fs/ext4/xattr.c).
         let mut partial = None;
-        if let Made::Partial(file) = &made {
-            let len = fs::stat(At::fd(file))?.size;
+        if let Made::Partial(_, len) | Made::Deferred(_, len) = made {
             extents::announce(self.scratch)?;
             self.upper.mark_partial(at, len)?;
-            partial = Some(Arc::new(Partial::new(len, len, true)));
+            partial = Some(Arc::new(match made {
+                Made::Deferred(..) => Partial::whole(len),
+                _ => Partial::new(len, len, true),
+            }));
         }
         if stat.is_file() && (self.need == Need::Meta || partial.is_some()) {
             self.upper.mark_metacopy(at)?;
@@ -387,8 +394,10 @@ impl Job<'_> {
         let strict = self.settings.is_strict();
         match &made {
             Made::WithData(file) => self.settings.order_data(self.upper, file)?,
-            Made::Bare(file) | Made::Partial(file) if strict => self.upper.sync(file, false)?,
-            Made::Partial(file) => self.settings.order_size(self.upper, file)?,
+            Made::Bare(file) | Made::Partial(file, _) if strict => self.upper.sync(file, false)?,
+            Made::Partial(file, _) => self.settings.order_size(self.upper, file)?,
+            // Where its data may follow, its size does not go without its marks.
+            Made::Deferred(..) => {}
             Made::Dir if strict => {
                 let dir = fs::open(at, O_RDONLY | fs::O_DIRECTORY | O_NOFOLLOW, 0)?;
                 self.upper.sync(&dir, false)?;
@@ -396,7 +405,10 @@ impl Job<'_> {
             Made::Bare(_) | Made::Dir | Made::Whole => {}
         }
         Ok(match made {
-            Made::WithData(file) | Made::Bare(file) | Made::Partial(file) => Some(file),
+            Made::WithData(file)
+            | Made::Bare(file)
+            | Made::Partial(file, _)
+            | Made::Deferred(file, _) => Some(file),
             Made::Dir | Made::Whole => None,
         })
     }
@@ -431,9 +443,18 @@ impl Job<'_> {
                     return Ok(Made::WithData(to));
                 }
                 io::truncate(&to, len)?;
-                return Ok(Made::Partial(to));
+                return Ok(Made::Partial(to, len));
+            }
+            let deferred = self.need.may_be_partial()
+                && extents::may_follow(self.tree, self.settings, stat.mode);
+            if deferred {
+                // The disk has the size before the name, and without the data then.
+                io::truncate(&to, len)?;
             }
             data::copy(&from, &to, len.min(from.stat.size))?;
+            if deferred {
+                return Ok(Made::Deferred(to, len));
+            }
             if from.stat.size < len {
                 io::truncate(&to, len)?;
             }

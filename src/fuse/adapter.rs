@@ -122,7 +122,7 @@ impl Adapter {
     /// Whether a change of `ino` that needs `need` has to copy so much that it is done
     /// elsewhere.
     fn takes_long(&self, ino: INodeNo, need: Need) -> bool {
-        self.union.bytes_to_copy_up(ino.0, need) > LONG_COPY
+        self.union.copies_more_than(LONG_COPY, ino.0, need)
     }
 
     /// Whether opening a file for writing copies it up: the kernel writes to where the file

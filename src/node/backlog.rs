@@ -71,6 +71,17 @@ impl Backlog {
     pub fn next(&self) -> Option<Ino> {
         self.queue.lock().peek_lru().map(|(ino, ())| *ino)
     }
+
+    /// The `most` that are next, or all.
+    pub fn next_of(&self, most: usize) -> Vec<Ino> {
+        let queue = self.queue.lock();
+        queue
+            .iter()
+            .rev()
+            .take(most)
+            .map(|(ino, ())| *ino)
+            .collect()
+    }
 }
 
 impl Tree {

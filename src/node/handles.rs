@@ -145,7 +145,7 @@ impl Tree {
 
     /// The descriptor that is open on the upper file of `node`, if one is.
     pub fn held_open(&self, node: &Node) -> Option<Arc<OwnedFd>> {
-        let upper = node.stack().data_upper()?;
+        let upper = node.stack().written_upper()?;
         let open = self.files.get(node.ino)?;
         (open.upper == Some(upper)).then_some(open.fd)
     }

@@ -66,6 +66,13 @@ impl Partial {
         }
     }
 
+    /// A file of `size` bytes that has all of them, though not on the disk yet.
+    pub fn whole(size: u64) -> Partial {
+        let partial = Partial::new(size, size, true);
+        partial.now_owns(0, size);
+        partial
+    }
+
     /// Whether its holes are known.
     pub fn is_loaded(&self) -> bool {
         self.state.read().own.is_some()
@@ -151,6 +158,11 @@ impl Partial {
     /// counts.
     pub fn fillings(&self) -> (u64, Option<Arc<Unfilled>>) {
         self.state.read().fillings.clone()
+    }
+
+    /// Whether anything of the lower file was copied to it since it is known.
+    pub fn was_filled(&self) -> bool {
+        self.state.read().fillings.0 > 0
     }
 
     /// Copying begins; `before` counts till [`Partial::filled`].

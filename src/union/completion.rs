@@ -19,11 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+/// Files that the disk is to have begun with at a time.
+const BEGUN: usize = 64;
+
 /// Where filling came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     ino: Ino,
     at: u64,
+    /// With how many of the next files the disk has begun.
+    begun: usize,
 }
 
 impl Union {
@@ -79,7 +84,15 @@ impl Union {
             return Ok(false);
         };
         if cursor.ino != ino {
-            *cursor = Cursor { ino, at: 0 };
+            if cursor.begun == 0 {
+                self.begin_data_of_next();
+                cursor.begun = BEGUN;
+            }
+            *cursor = Cursor {
+                ino,
+                at: 0,
+                begun: cursor.begun - 1,
+            };
         }
         let advanced = match self.tree.table.get(ino) {
             Some(node) if !node.is_removed() && !self.is_gone(&node)? => {
@@ -92,6 +105,23 @@ impl Union {
             Advance::Done => self.tree.drop_from_backlog(ino),
         }
         Ok(true)
+    }
+
+    /// Has the disk begin with the files that are filled next and lack nothing but being on it.
+    fn begin_data_of_next(&self) {
+        for ino in self.tree.backlog.next_of(BEGUN) {
+            let Some(node) = self.tree.table.get(ino) else {
+                continue;
+            };
+            let partial = node.stack().partial.clone();
+            let is_whole = partial.is_some_and(|p| p.is_loaded() && p.missing() == 0);
+            if is_whole
+                && !node.is_removed()
+                && let Ok(file) = self.tree.reader(&node)
+            {
+                self.settings.begin_data(&file);
+            }
+        }
     }
 
     /// Whether somebody has removed the upper file of `node`, as engines do with all of an

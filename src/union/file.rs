@@ -62,25 +62,28 @@ impl Opening {
 }
 
 impl Union {
-    /// How many bytes a change of file `ino` has to copy first that needs `need`.
-    pub fn bytes_to_copy_up(&self, ino: Ino, need: Need) -> u64 {
+    /// Whether a change of file `ino` that needs `need` has to copy more than `limit` bytes
+    /// first.
+    pub fn copies_more_than(&self, limit: u64, ino: Ino, need: Need) -> bool {
         let (Ok(node), Ok(upper)) = (self.node(ino), self.tree.upper_layer()) else {
-            return 0;
+            return false;
         };
         let spared = need == Need::Meta && self.settings.spares_data(upper, node.kind);
         if spared || !node.is_file() || need.is_met(&node) {
-            return 0;
+            return false;
+        }
+        let in_parts =
+            |len| need != Need::All && self.settings.copies_parts(&self.tree, node.kind, len);
+        // Most are small: those are not asked how large they are.
+        if in_parts(limit) {
+            return false;
         }
         let size = self.tree.look(&node).map_or(0, |look| look.stat.size);
-        let all = match need {
+        let len = match need {
             Need::Bytes(n) => n.min(size),
             Need::Meta | Need::Part | Need::All => size,
         };
-        let parts = need != Need::All;
-        if parts && self.settings.copies_parts(&self.tree, node.kind, all) {
-            return 0;
-        }
-        all
+        len > limit && !in_parts(len)
     }
 
     /// What opening `ino` does, for `caller`.

@@ -101,6 +101,7 @@ impl Union {
                 durability: plan.durability,
                 metacopy: plan.metacopy,
                 partial: plan.partial,
+                defers: plan.defers_data(),
             },
             static_nlink: plan.static_nlink,
             redirects: plan.redirects,

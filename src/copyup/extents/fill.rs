@@ -37,10 +37,11 @@ impl Held<'_> {
 
     /// The same where all of it is a hole.
     fn fill_hole(&self, at: u64, end: u64) -> Result<()> {
+        let below = self.below()?;
         let mut at = at;
         let mut room = Vec::new();
         while at < end {
-            let data = match self.below.seek(at, SEEK_DATA) {
+            let data = match below.seek(at, SEEK_DATA) {
                 Ok(data) => floor(data).max(at).min(end),
                 Err(e) if e.errno == Errno::ENXIO => end,
                 Err(e) => return Err(e.errno),
@@ -51,7 +52,7 @@ impl Held<'_> {
                 at = data;
                 continue;
             }
-            let hole = self.below.seek(at, SEEK_HOLE).map_or(end, ceil);
+            let hole = below.seek(at, SEEK_HOLE).map_or(end, ceil);
             let stop = hole.min(end).min(at.saturating_add(PIECE));
             room.resize((stop - at) as usize, 0);
             let got = self.read(&mut room, at)?;
@@ -170,7 +171,9 @@ fn advance_by(
                 return Ok(Advance::To(0));
             }
             held.finish()?;
-            observed.done(Part::Data, node.kind, |way| node.place().tell(way));
+            if held.partial.was_filled() {
+                observed.done(Part::Data, node.kind, |way| node.place().tell(way));
+            }
             Ok(Advance::Done)
         }
         None => Ok(Advance::To(0)),

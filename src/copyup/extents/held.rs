@@ -25,7 +25,6 @@ pub(super) struct Held<'a> {
     pub(super) upper: &'a Layer,
     pub(super) partial: Arc<Partial>,
     pub(super) file: Arc<OwnedFd>,
-    pub(super) below: Arc<Source>,
     _still: MutexGuard<'a, ()>,
 }
 
@@ -58,14 +57,25 @@ impl<'a> Held<'a> {
             upper: tree.upper_layer()?,
             partial,
             file: tree.writer(node)?,
-            below: tree.source(node)?,
             _still: still,
         }))
     }
 
-    pub(super) fn read(&self, room: &mut [u8], at: u64) -> std::result::Result<usize, SysError> {
+    /// Reads from `at` of it.
+    pub(super) fn read(&self, room: &mut [u8], at: u64) -> Result<usize> {
         let run = |at| self.partial.run(at);
-        source::read_mixed(run, &self.file, &self.below, room, at)
+        Ok(source::read_mixed(
+            run,
+            &self.file,
+            &*self.below()?,
+            room,
+            at,
+        )?)
+    }
+
+    /// What has the data that is not its own.
+    pub(super) fn below(&self) -> Result<Arc<Source>> {
+        self.tree.source(self.node)
     }
 
     /// Whether all of the block at `at` is its own, or beyond the limit.
@@ -190,6 +200,10 @@ impl<'a> Held<'a> {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut from = at;
+        if self.is_whole() {
+            // Then it can have what was asked for, and not only what looks like it.
+            return Ok(false);
+        }
         if at < ceil(limit) {
             let inner = end.min(size);
             match kind {

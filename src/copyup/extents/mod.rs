@@ -13,8 +13,8 @@ use held::Held;
 
 use super::Settings;
 use crate::error::{Errno, Result, best_effort};
-use crate::layer::partial;
 use crate::layer::scratch::Scratch;
+use crate::layer::{Layer, partial};
 use crate::node::partial::Partial;
 use crate::node::source::{self, Source};
 use crate::node::stack::{Lower, Stack};
@@ -28,15 +28,26 @@ use std::sync::Arc;
 /// Whether a copy of a file of type and mode `mode` with `len` bytes of data is made without
 /// them.
 pub(super) fn is_wanted(tree: &Tree, settings: &Settings, mode: u32, len: u64) -> bool {
-    let (Ok(upper), Some(scratch)) = (tree.upper_layer(), &tree.layers.scratch) else {
-        return false;
-    };
     settings
         .partial
         .is_some_and(|least| len > 0 && len >= least)
-        && Settings::can_lack_data(upper, mode)
-        && upper.kept.is_none()
-        && upper.can_be_partial(scratch)
+        && may_be_marked(tree, mode)
+}
+
+/// Whether the data of a copy of a file of type and mode `mode` may come to the disk later than
+/// its name, as far as it is marked as a partial one till then: what is lost of it in a power cut
+/// is the lower file's again.
+pub(super) fn may_follow(tree: &Tree, settings: &Settings, mode: u32) -> bool {
+    let keeps_order = |upper: &Arc<Layer>| upper.caps.keeps_order;
+    settings.defers && tree.upper_layer().is_ok_and(keeps_order) && may_be_marked(tree, mode)
+}
+
+/// Whether a file of type and mode `mode` of the upper may say that it is partly copied.
+fn may_be_marked(tree: &Tree, mode: u32) -> bool {
+    let (Ok(upper), Some(scratch)) = (tree.upper_layer(), &tree.layers.scratch) else {
+        return false;
+    };
+    Settings::can_lack_data(upper, mode) && upper.kept.is_none() && upper.can_be_partial(scratch)
 }
 
 /// Notes in the work directory that there may be such files, before there is one.
@@ -88,7 +99,6 @@ pub(super) fn begin(
 ) -> Result<()> {
     let upper = tree.upper_layer()?;
     announce(tree.layers.scratch.as_ref().ok_or(Errno::EROFS)?)?;
-    let stack = node.stack();
     if io::seek(&file, 0, SEEK_DATA).is_ok() {
         // What a daemon left that was killed while it copied.
         let punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -99,15 +109,22 @@ pub(super) fn begin(
     }
     settings.order_size(upper, &file)?;
     upper.mark_partial(At::fd(&file), size)?;
+    commit(tree, node, file, Partial::new(size, size, true));
+    Ok(())
+}
+
+/// Commits to memory that `node`, whose upper file `file` had nothing but metadata, is partly
+/// copied, as far as `partial` says. The caller has its copy-up lock.
+pub(super) fn commit(tree: &Tree, node: &Arc<Node>, file: OwnedFd, partial: Partial) {
+    let stack = node.stack();
     node.set_stack(Stack {
         upper: stack.upper,
         lower: Lower::None,
         data: stack.data.clone(),
-        partial: Some(Arc::new(Partial::new(size, size, true))),
+        partial: Some(Arc::new(partial)),
     });
     tree.keep_open(node, Arc::new(file), true, stack.upper);
     tree.add_to_backlog(node.ino);
-    Ok(())
 }
 
 /// Reads from `at` of a file whose data is in several; `None` where it is not (any more).
