@@ -93,6 +93,61 @@ fn the_rest_follows_while_nothing_else_is_asked_for() {
 }
 
 #[test]
+fn a_small_copy_is_marked_until_its_data_is_on_the_disk() {
+    // Its image has a journal, on whatever disk it lies.
+    let Some(lab) = Lab::on(Kind::Xfs) else {
+        return;
+    };
+    let lines = ["file f 70000", "file g 70000", "file h 70000"];
+    let l = lab.layer("l", MarkFormat::Overlay, &lines);
+    let stack = lab.stack("small", std::slice::from_ref(&l));
+    let mode = "io=cached,copyup=write";
+    let mounted = lab.mount_stack(
+        "small",
+        &stack.clone().words(&format!("{mode},complete=unmount")),
+    );
+    let m = mounted.path();
+    let upper = lab.upper("small");
+    shell(
+        m,
+        "printf x >> f; chmod 600 g; printf x >> g; touch -d @9 g; printf x >> h",
+    );
+    for name in ["f", "g", "h"] {
+        assert!(is_marked(&upper.join(name)), "{name}");
+        assert!(room(&upper.join(name)) >= 70000, "{name} is whole");
+        let same = format!(
+            "cmp -n 70000 {name} {0}/{name}; test $(tail -c 1 {name}) = x",
+            l.display()
+        );
+        shell(m, &same);
+        shell(&upper, &same);
+    }
+    // What only a file without marks can have.
+    let before = room(&upper.join("h"));
+    shell(m, "fallocate --punch-hole --offset 0 --length 65536 h");
+    assert!(!is_marked(&upper.join("h")));
+    assert!(room(&upper.join("h")) <= before - 65536);
+    mounted.unmount().expect("unmount");
+    for name in ["f", "g"] {
+        assert!(!is_marked(&upper.join(name)), "{name}");
+    }
+    assert_eq!(shell(&upper, "stat -c '%a %Y' g"), "600 9\n");
+    assert!(!lab.path("w-small").join("work/incompat").exists());
+    // By itself, while nothing else is asked for; and not at all where files are copied whole.
+    let upper = lab.upper("idle");
+    let stack = lab.stack("idle", std::slice::from_ref(&l));
+    let mounted = lab.mount_stack("idle", &stack.words(&format!("{mode},complete=idle")));
+    shell(mounted.path(), "printf x >> f");
+    await_that("it is on the disk", || !is_marked(&upper.join("f")));
+    let upper = lab.upper("whole");
+    let stack = lab.stack("whole", &[l]);
+    let words = format!("{mode},partial=off,complete=unmount");
+    let mounted = lab.mount_stack("whole", &stack.words(&words));
+    shell(mounted.path(), "printf x >> f");
+    assert!(!is_marked(&upper.join("f")));
+}
+
+#[test]
 fn an_unsettled_upper_is_refused_by_the_kernel_and_settle_completes_it() {
     let Some(lab) = Lab::new() else { return };
     if skip::in_user_namespace() {
