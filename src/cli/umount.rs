@@ -99,9 +99,12 @@ fn await_end(pid: i32, mut left: Option<Left>, given: &Path) -> Option<bool> {
         most = most.max(bytes);
         bar.set_length(most);
         bar.set_position(most - bytes);
-        let bytes = HumanBytes(bytes);
+        let lack = match bytes {
+            0 => "are not on the disk yet".to_owned(),
+            bytes => format!("lack {} still", HumanBytes(bytes)),
+        };
         bar.set_message(format!(
-            "{}: unmounted; {files} files lack {bytes} still",
+            "{}: unmounted; {files} files {lack}",
             given.display()
         ));
         gone = best_effort("wait for the daemon", wait_gone(pid, LOOK));
