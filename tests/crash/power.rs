@@ -200,6 +200,14 @@ fn a_power_cut_leaves_old_or_new_on_btrfs() {
     run_on(Kind::Btrfs, true);
 }
 
+/// Small copies are marked until their data is on the disk, which is seen to for one of them
+/// after every other operation.
+#[test]
+fn a_power_cut_leaves_old_or_new_of_copies_that_come_to_the_disk_later() {
+    run_with(Kind::Ext4, true, "complete=idle");
+    run_with(Kind::Xfs, true, "complete=idle");
+}
+
 #[test]
 fn a_power_cut_leaves_old_or_new_of_partly_copied_files_on_ext4() {
     run_with(Kind::Ext4, false, PARTS);
