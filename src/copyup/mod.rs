@@ -232,7 +232,7 @@ fn copy_up_one(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) -
         return Err(e);
     }
     let part = match &node.stack().partial {
-        Some(partial) if partial.missing() > 0 => Part::Partial,
+        Some(partial) if !partial.is_whole() => Part::Partial,
         _ => job.need.part(),
     };
     observed.done(part, node.kind, |way| place.tell(way));

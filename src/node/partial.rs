@@ -102,6 +102,11 @@ impl Partial {
         state.own.as_ref().is_some_and(|own| own.covers(start, end))
     }
 
+    /// Whether it has all of its data.
+    pub fn is_whole(&self) -> bool {
+        self.owns(0, u64::MAX)
+    }
+
     /// Notes that the bytes from `start` to before `end` are its own.
     pub fn now_owns(&self, start: u64, end: u64) {
         if let Some(own) = &mut self.state.write().own {

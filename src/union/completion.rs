@@ -114,8 +114,7 @@ impl Union {
                 continue;
             };
             let partial = node.stack().partial.clone();
-            let is_whole = partial.is_some_and(|p| p.is_loaded() && p.missing() == 0);
-            if is_whole
+            if partial.is_some_and(|partial| partial.is_whole())
                 && !node.is_removed()
                 && let Ok(file) = self.tree.reader(&node)
             {

@@ -112,12 +112,6 @@ impl Held<'_> {
         Ok(quiet?)
     }
 
-    /// Whether nothing of it is missing.
-    pub(super) fn is_whole(&self) -> bool {
-        let limit = self.partial.limit();
-        self.partial.owns(0, limit)
-    }
-
     /// All of its data is there: it becomes an ordinary file.
     pub(super) fn finish(&self) -> Result<()> {
         let upper = self.node.stack().upper.ok_or(Errno::EIO)?;
@@ -159,7 +153,7 @@ fn advance_by(
     let observed = observe::copying();
     match held.advance(at, budget)? {
         Some(next) => Ok(Advance::To(next)),
-        None if held.is_whole() => {
+        None if held.partial.is_whole() => {
             // Most of what is to be on the disk is brought there while others may write.
             let file = held.file.clone();
             drop(held);
@@ -167,7 +161,7 @@ fn advance_by(
             let Some(held) = Held::take(tree, settings, node)? else {
                 return Ok(Advance::Done);
             };
-            if !held.is_whole() {
+            if !held.partial.is_whole() {
                 return Ok(Advance::To(0));
             }
             held.finish()?;

@@ -61,7 +61,7 @@ impl<'a> Held<'a> {
         }))
     }
 
-    /// Reads from `at` of it.
+    /// Fills `room` from `at`, from wherever its data is.
     pub(super) fn read(&self, room: &mut [u8], at: u64) -> Result<usize> {
         let run = |at| self.partial.run(at);
         Ok(source::read_mixed(
@@ -200,7 +200,7 @@ impl<'a> Held<'a> {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut from = at;
-        if self.is_whole() {
+        if self.partial.is_whole() {
             // Then it can have what was asked for, and not only what looks like it.
             return Ok(false);
         }

@@ -139,7 +139,11 @@ pub fn read(tree: &Tree, node: &Node, room: &mut [u8], at: u64) -> Result<Option
     let Some(partial) = loaded(tree, node)? else {
         return Ok(None);
     };
-    let (file, below) = (tree.reader(node)?, below_of(tree, node, &stack)?);
+    let file = tree.reader(node)?;
+    if partial.is_whole() {
+        return Ok(Some(io::read_full(&file, room, at)?));
+    }
+    let below = below_of(tree, node, &stack)?;
     let run = |at| partial.run(at);
     let got = source::read_mixed(run, &file, &below, room, at)?;
     Ok(Some(got))
