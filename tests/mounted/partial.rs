@@ -101,7 +101,7 @@ fn a_small_copy_is_marked_until_its_data_is_on_the_disk() {
     let lines = ["file f 70000", "file g 70000", "file h 70000"];
     let l = lab.layer("l", MarkFormat::Overlay, &lines);
     let stack = lab.stack("small", std::slice::from_ref(&l));
-    let mode = "io=cached,copyup=write";
+    let mode = "io=cached,copyup=write,partial=256K";
     let mounted = lab.mount_stack(
         "small",
         &stack.clone().words(&format!("{mode},complete=unmount")),
