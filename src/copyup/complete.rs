@@ -41,7 +41,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         Need::Meta | Need::Part | Need::All => before.size,
     };
     let may_be_marked = has_size && need.may_be_partial();
-    if may_be_marked && extents::is_wanted(tree, settings, before.mode, len) {
+    if may_be_marked && settings.copies_parts(tree, before.mode, len) {
         extents::begin(tree, settings, node, (to, before.size))?;
         observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
         return Ok(());
@@ -81,7 +81,6 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         return Err(e);
     }
     if deferred {
-        node.set_on_disk(false);
         extents::commit(tree, node, to, Partial::whole(len));
     } else {
         unshare(tree, node, upper_layer, &to, upper);

@@ -200,8 +200,9 @@ impl<'a> Held<'a> {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut from = at;
-        if self.partial.is_whole() {
-            // Then it can have what was asked for, and not only what looks like it.
+        let is_small = self.settings.partial.is_some_and(|least| limit < least);
+        if is_small && self.partial.is_whole() {
+            // Soon on the disk, it can have what was asked for, and not only what looks like it.
             return Ok(false);
         }
         if at < ceil(limit) {

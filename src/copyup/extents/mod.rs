@@ -123,6 +123,7 @@ pub(super) fn commit(tree: &Tree, node: &Arc<Node>, file: OwnedFd, partial: Part
         data: stack.data.clone(),
         partial: Some(Arc::new(partial)),
     });
+    node.set_on_disk(false);
     tree.keep_open(node, Arc::new(file), true, stack.upper);
     tree.add_to_backlog(node.ino);
 }
