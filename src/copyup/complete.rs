@@ -2,10 +2,12 @@
 //! is, for a file may have other names; until all of it is there, the mark says that the
 //! lower data counts.
 
+use super::extents::Way;
 use super::{Need, Settings, data, extents};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
 use crate::layer::filling::Unfilled;
+use crate::layer::metacopy::PartMark;
 use crate::node::partial::Partial;
 use crate::node::stack::Stack;
 use crate::node::{Node, Tree};
@@ -40,13 +42,15 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         Need::Bytes(n) => n.min(before.size),
         Need::Meta | Need::Part | Need::All => before.size,
     };
-    let may_be_marked = has_size && need.may_be_partial();
-    if may_be_marked && settings.copies_parts(tree, before.mode, len) {
+    let whole = !has_size || !need.may_be_partial();
+    let way = extents::way(tree, settings, whole, (before.mode, len));
+    if way == Way::Parts {
         extents::begin(tree, settings, node, (to, before.size))?;
         observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
         return Ok(());
     }
-    let deferred = may_be_marked && len > 0 && extents::may_follow(tree, settings, before.mode);
+    let deferred = way == Way::Deferred;
+    let mark = PartMark::up_to(len);
     let fill = Fill {
         to: &to,
         before: &before,
@@ -68,7 +72,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         upper_layer.forget_filling(At::fd(&to))?;
         if deferred {
             extents::announce(scratch)?;
-            upper_layer.mark_partial(At::fd(&to), len)?;
+            upper_layer.mark_partial(At::fd(&to), &mark)?;
         } else {
             upper_layer.unmark_metacopy(At::fd(&to))?;
         }
@@ -81,7 +85,7 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         return Err(e);
     }
     if deferred {
-        extents::commit(tree, node, to, Partial::whole(len));
+        extents::commit(tree, node, to, Partial::made(mark, true));
     } else {
         unshare(tree, node, upper_layer, &to, upper);
         // Somebody is about to write to it.

@@ -20,9 +20,6 @@ pub struct Keys {
     pub redirect: &'static CStr,
     /// The file has no data of its own: that of the lower file counts.
     pub metacopy: &'static CStr,
-    /// Beside `metacopy`: what the file has of its own counts, and only its holes are the
-    /// lower file's. Only plyfs's.
-    pub partial: &'static CStr,
     /// What a file was to which its data is just coming. Only plyfs's.
     pub filling: &'static CStr,
     /// Where an upper file came from.
@@ -39,7 +36,6 @@ pub const TRUSTED: Keys = Keys {
     whiteout: c"trusted.overlay.whiteout",
     redirect: c"trusted.overlay.redirect",
     metacopy: c"trusted.overlay.metacopy",
-    partial: c"trusted.overlay.partial",
     filling: c"trusted.overlay.filling",
     origin: c"trusted.overlay.origin",
     impure: c"trusted.overlay.impure",
@@ -52,7 +48,6 @@ pub const USER: Keys = Keys {
     whiteout: c"user.overlay.whiteout",
     redirect: c"user.overlay.redirect",
     metacopy: c"user.overlay.metacopy",
-    partial: c"user.overlay.partial",
     filling: c"user.overlay.filling",
     origin: c"user.overlay.origin",
     impure: c"user.overlay.impure",

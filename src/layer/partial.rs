@@ -1,87 +1,23 @@
-//! `overlay.partial`: a copied-up file that has some of its data, while its holes stand for
-//! the data of the lower file.
+//! Partly copied files: what their filesystem must know, and the note that there may be some.
 //!
-//! It is a mark of plyfs alone, and is always beside `overlay.metacopy`, which says that
-//! there is a lower file and where. Whoever knows only that one does not take the holes for
-//! zeros. The value is a version and the length up to which the holes are the lower file's:
-//!
-//! ```text
-//! 0        1                                        9
-//! | '1'    | length, little-endian                  |
-//! ```
-//!
-//! While an upper may hold such files, its work directory says so in the form in which
-//! overlayfs notes what older kernels must not mount (`ovl_workdir_cleanup`):
-//! `WORK/work/incompat/partial`.
+//! Each says of itself how much it has (`overlay.metacopy`, see [`super::metacopy`]). While an
+//! upper may hold such files, its work directory says so in the form in which overlayfs notes
+//! what older kernels must not mount (`ovl_workdir_cleanup`): `WORK/work/incompat/partial`.
 
 use super::Layer;
 use super::extents::Extents;
+use super::metacopy::PartMark;
 use super::scratch::Scratch;
 use crate::error::{Errno, SysError, best_effort};
 use crate::sys::fs::{self, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR};
 use crate::sys::io;
 use crate::sys::magic;
 use crate::sys::path::At;
-use crate::sys::xattr;
 use std::os::fd::OwnedFd;
-
-const VERSION: u8 = b'1';
 
 /// Where overlayfs notes what others must not mount.
 pub(super) const INCOMPAT: &[u8] = b"incompat";
 pub(super) const PARTIAL: &[u8] = b"partial";
-
-/// What a file says of how much of its data it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// None.
-    None,
-    /// What is not a hole; the holes up to this length are the lower file's.
-    Some(u64),
-    /// Something that only a later version understands.
-    Unknown,
-}
-
-impl Layer {
-    /// How much of its data the file at `at` has, which is a metacopy.
-    ///
-    /// # Errors
-    /// getxattr's.
-    pub fn share_of(&self, at: At<'_>) -> Result<Share, SysError> {
-        let Some(value) = xattr::get_optional(at, self.keys().partial)? else {
-            return Ok(Share::None);
-        };
-        let Some((&VERSION, length)) = value.split_first() else {
-            return Ok(Share::Unknown);
-        };
-        Ok(
-            <[u8; 8]>::try_from(length).map_or(Share::Unknown, |length| {
-                Share::Some(u64::from_le_bytes(length))
-            }),
-        )
-    }
-
-    /// Says that the holes of the upper file at `at` are the lower file's, up to `limit`.
-    ///
-    /// # Errors
-    /// setxattr's.
-    pub fn mark_partial(&self, at: At<'_>, limit: u64) -> Result<(), SysError> {
-        let value = [&[VERSION][..], &limit.to_le_bytes()].concat();
-        xattr::set(at, self.keys().partial, &value, 0)
-    }
-
-    /// Says that the upper file at `at` has all of its data: what it has without
-    /// `overlay.metacopy` counts, so that goes first.
-    ///
-    /// # Errors
-    /// removexattr's.
-    pub fn unmark_partial(&self, at: At<'_>) -> Result<(), SysError> {
-        self.unmark_metacopy(at)?;
-        let removed = xattr::remove(at, self.keys().partial);
-        best_effort("drop the mark of a file that is whole", removed);
-        Ok(())
-    }
-}
 
 /// What a write to a partly copied file is rounded to: as much as a filesystem may take for
 /// data without saying so.
@@ -130,7 +66,7 @@ fn try_holes(layer: &Layer, scratch: &Scratch) -> Result<bool, SysError> {
     }
     let holds = Extents::load(&file, SIZE)? == want;
     if holds {
-        layer.mark_partial(At::fd(&file), SIZE)?;
+        layer.mark_partial(At::fd(&file), &PartMark::up_to(SIZE))?;
     }
     Ok(holds)
 }

@@ -2,6 +2,8 @@
 
 use crate::layer::extents::Extents;
 use crate::layer::filling::Unfilled;
+use crate::layer::handle::Origin;
+use crate::layer::metacopy::PartMark;
 use parking_lot::RwLock;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Partial {
     state: RwLock<State>,
+    /// Where it came from, if its mark says so.
+    origin: Option<Origin>,
 }
 
 #[derive(Debug)]
@@ -53,24 +57,33 @@ impl Run {
 }
 
 impl Partial {
-    /// A file of `size` bytes whose mark says `marked`; where `is_new`, all of it is a hole.
-    pub fn new(size: u64, marked: u64, is_new: bool) -> Partial {
+    /// A file of `size` bytes that is marked so; `own` says which are its own, if that is known.
+    pub fn new(size: u64, mark: PartMark, own: Option<Extents>) -> Partial {
         Partial {
             state: RwLock::new(State {
-                own: is_new.then(Extents::default),
-                limit: marked.min(size),
-                marked,
+                own,
+                limit: mark.limit.min(size),
+                marked: mark.limit,
                 size,
                 fillings: (0, None),
             }),
+            origin: mark.origin,
         }
     }
 
-    /// A file of `size` bytes that has all of them, though not on the disk yet.
-    pub fn whole(size: u64) -> Partial {
-        let partial = Partial::new(size, size, true);
-        partial.now_owns(0, size);
-        partial
+    /// A file that is marked so, as long as the mark says; `is_whole` where it has all of that,
+    /// though not on the disk yet, and nothing else.
+    pub fn made(mark: PartMark, is_whole: bool) -> Partial {
+        let mut own = Extents::default();
+        if is_whole {
+            own.insert(0, mark.limit);
+        }
+        Partial::new(mark.limit, mark, Some(own))
+    }
+
+    /// Where it came from, if its mark says so.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// Whether its holes are known.
@@ -126,12 +139,15 @@ impl Partial {
         self.state.read().limit
     }
 
-    /// What its mark on disk says of that.
-    pub fn marked(&self) -> u64 {
-        self.state.read().marked
+    /// What is on disk of that.
+    pub fn mark(&self) -> PartMark {
+        PartMark {
+            limit: self.state.read().marked,
+            origin: self.origin.clone(),
+        }
     }
 
-    /// Notes what it says now.
+    /// Notes up to where it says now that holes are the lower file's.
     pub fn set_marked(&self, limit: u64) {
         self.state.write().marked = limit;
     }

@@ -6,7 +6,7 @@ use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::copyup::extents::{self, Advance};
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::open_listing;
-use crate::layer::partial::{self, Share};
+use crate::layer::partial;
 use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::node::table::LookupRef;
@@ -205,8 +205,7 @@ impl Union {
         for name in names {
             let at = At::new(&*fd, &name);
             let Ok(stat) = fs::stat(at) else { continue };
-            let wanted = stat.is_dir()
-                || stat.is_file() && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None;
+            let wanted = stat.is_dir() || stat.is_file() && upper.share_of(at)?.is_partial();
             if !wanted {
                 continue;
             }
@@ -237,7 +236,7 @@ impl Union {
                 return Ok(());
             };
             let nameless = stat.is_file() && stat.nlink == 1;
-            if nameless && upper.is_metacopy(at)? && upper.share_of(at)? != Share::None {
+            if nameless && upper.share_of(at)?.is_partial() {
                 found.insert(stat.ino);
             }
             Ok::<_, Errno>(())

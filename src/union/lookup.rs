@@ -7,7 +7,7 @@ use crate::error::{Errno, Result};
 use crate::layer::dirfds::{RealDir, open_dir};
 use crate::layer::handle::Origin;
 use crate::layer::marks::is_mark_name;
-use crate::layer::partial::Share;
+use crate::layer::metacopy::Share;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
 use crate::merge::name::{NAME_MAX, Name};
@@ -273,7 +273,10 @@ impl Union {
         };
         let stat = &top.stat;
         let ino = match stack.upper {
-            Some(_) => self.identity_of_upper(dir, name, parts, stat)?,
+            Some(_) => {
+                let origin = stack.partial.as_deref().and_then(Partial::origin);
+                self.identity_of_upper(dir, name, parts, stat, origin)?
+            }
             None => {
                 let real = RealId {
                     dev: stat.dev,
@@ -379,7 +382,11 @@ impl Union {
         if !self.is_copy_of(at, &origin)? {
             return Ok(None);
         }
-        let has_data = !stat.is_file() || !upper.is_metacopy(at)?;
+        let share = match stat.is_file() {
+            true => upper.share_of(at)?,
+            false => Share::All,
+        };
+        let has_data = share == Share::All;
         if !has_data {
             self.undo_filling(at, stat)?;
         }
@@ -388,13 +395,10 @@ impl Union {
         nlink::settle(upper.keys(), at, stat.nlink, look.stat.nlink)?;
         let ino = self.tree.ino_of_stat(&look.stat);
         let place = || Place::Indexed(index_name.clone().into());
-        let partial = match data {
-            None => None,
-            Some(_) => match upper.share_of(at)? {
-                Share::None => None,
-                Share::Some(limit) => Some(Arc::new(Partial::new(stat.size, limit, false))),
-                Share::Unknown => return Err(Errno::EIO),
-            },
+        let partial = match share {
+            Share::All | Share::None => None,
+            Share::Some(mark) => Some(Arc::new(Partial::new(stat.size, mark, None))),
+            Share::Unknown => return Err(Errno::EIO),
         };
         let stack = Stack {
             upper: Some(top.stat.ino),
@@ -419,13 +423,15 @@ impl Union {
     }
 
     /// The number of an upper file: that of its origin, so that it is the same before
-    /// and after copy-up; its own where it has none.
+    /// and after copy-up; its own where it has none. `marked` is the origin that was found in
+    /// its mark.
     fn identity_of_upper(
         &self,
         dir: &Arc<Node>,
         name: &[u8],
         parts: &[Part],
         stat: &Stat,
+        marked: Option<&Origin>,
     ) -> Result<Ino> {
         let own = self.tree.ino_of_stat(stat);
         // A file with other names goes by one number in all of their directories, though
@@ -437,10 +443,15 @@ impl Union {
         if let Some(adopted) = self.tree.adopted(stat.ino) {
             return Ok(adopted);
         }
-        let keys = self.tree.upper_layer()?.keys();
-        let fd = self.tree.upper_dir(dir)?;
-        let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
-        let origin = value.and_then(Origin::from_disk);
+        let origin = match marked {
+            Some(origin) => Some(origin.clone()),
+            None => {
+                let fd = self.tree.upper_dir(dir)?;
+                let keys = self.tree.upper_layer()?.keys();
+                let value = xattr::get_optional(At::new(&*fd, name), keys.origin)?;
+                value.and_then(Origin::from_disk)
+            }
+        };
         if origin.is_some() && linked {
             dir.as_dir()?.upper_hints.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;

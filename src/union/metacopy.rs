@@ -5,7 +5,7 @@ use super::Union;
 use super::merged::Way;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::RealDir;
-use crate::layer::partial::Share;
+use crate::layer::metacopy::Share;
 use crate::layer::redirect::Redirect;
 use crate::merge::name::Name;
 use crate::merge::resolve::Resolution;
@@ -32,24 +32,22 @@ impl Union {
         stat: &Stat,
     ) -> Result<Elsewhere> {
         let part = parts.get(i).ok_or(Errno::EIO)?;
-        if !self.is_metacopy(dir, name, part, stat)? {
+        if self.share(dir, name, part, stat)? == Share::All {
             return Ok((None, None));
         }
         let mut found = Way::begin(|way| self.find_data(dir, name, parts, i, way))?;
         let mut partial = None;
-        match (self.share(part, name)?, part) {
+        match (self.share(dir, name, part, stat)?, part) {
             // It was given all of its data between the two looks, here or by another mount.
-            (Share::None, _) if !self.is_metacopy(dir, name, part, stat)? => {
-                return Ok((None, None));
-            }
+            (Share::All, _) => return Ok((None, None)),
             (Share::None, _) => {}
             (Share::Unknown, _) => found = None,
-            (Share::Some(limit), Part::Upper(..)) => {
-                partial = Some(Arc::new(Partial::new(stat.size, limit, false)));
+            (Share::Some(mark), Part::Upper(..)) => {
+                partial = Some(Arc::new(Partial::new(stat.size, mark, None)));
             }
-            (Share::Some(limit), Part::Lower(real)) => {
+            (Share::Some(mark), Part::Lower(real)) => {
                 found = found.map(|below| {
-                    DataFile::new(real, name, stat).over(limit, DataBelow::File(below))
+                    DataFile::new(real, name, stat).over(mark.limit, DataBelow::File(below))
                 });
             }
         }
@@ -62,14 +60,6 @@ impl Union {
         }
         let data = found.map_or(DataBelow::Lost, DataBelow::File);
         Ok((Some(Box::new(data)), partial))
-    }
-
-    /// How much of its data the file at `name` in `part` has, which is a metacopy.
-    fn share(&self, part: &Part, name: &[u8]) -> Result<Share> {
-        match self.tree.open_part(part)? {
-            Some(fd) => Ok(part.layer().share_of(At::new(&*fd, name))?),
-            None => Ok(Share::None),
-        }
     }
 
     /// Gives the upper file at `at`, which `stat` describes, back what it was where a daemon
@@ -98,24 +88,28 @@ impl Union {
         Ok(())
     }
 
-    fn is_metacopy(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<bool> {
+    /// How much of its data the file has that `stat` describes, at `name` in `part` of `dir`.
+    fn share(&self, dir: &Node, name: &[u8], part: &Part, stat: &Stat) -> Result<Share> {
         let layer = part.layer();
         if !stat.is_file() {
-            return Ok(false);
+            return Ok(Share::All);
         }
         // Whoever says that in the lowest layer says that the data is nowhere; nothing was
         // ever copied up there, so that it is empty space is enough to ask.
         if self.tree.layers.is_bottom(layer) && !layer.has_holes(stat) {
-            return Ok(false);
+            return Ok(Share::All);
         }
         let Some(fd) = self.tree.open_part(part)? else {
-            return Ok(false);
+            return Ok(Share::All);
         };
         // Whoever makes layers for data-only ones need not mark their directories, and small
         // files have no holes where their xattrs take room (ext4, XFS) or none are told (EROFS).
         let may_be = !self.tree.layers.data_only.is_empty()
             || layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat);
-        Ok(may_be && layer.is_metacopy(At::new(&*fd, name))?)
+        match may_be {
+            true => Ok(layer.share_of(At::new(&*fd, name))?),
+            false => Ok(Share::All),
+        }
     }
 
     /// The file that has the data of the one at `name` in part `i`.
@@ -169,28 +163,22 @@ impl Union {
         if !stat.is_file() {
             return Ok(None);
         }
-        if self.is_metacopy(dir, name, part, &stat)? {
-            let below = self.find_data(dir, name, parts, i, way)?;
-            let share = self.share(part, name)?;
-            if share == Share::None && !self.is_metacopy(dir, name, part, &stat)? {
-                // The mount whose upper it is gave it all of its data meanwhile.
-                return Ok(match part {
-                    Part::Lower(real) => Some(DataFile::new(real, name, &stat)),
-                    Part::Upper(..) => None,
-                });
-            }
-            return Ok(match (share, part, below) {
-                (Share::None, _, below) => below,
-                (Share::Some(limit), Part::Lower(real), Some(below)) => {
-                    let here = DataFile::new(real, name, &stat);
-                    Some(here.over(limit, DataBelow::File(below)))
-                }
-                _ => None,
-            });
-        }
-        Ok(match part {
+        let here = match part {
             Part::Lower(real) => Some(DataFile::new(real, name, &stat)),
             Part::Upper(..) => None,
+        };
+        if self.share(dir, name, part, &stat)? == Share::All {
+            return Ok(here);
+        }
+        let below = self.find_data(dir, name, parts, i, way)?;
+        Ok(match (self.share(dir, name, part, &stat)?, here, below) {
+            // The mount whose upper it is gave it all of its data meanwhile.
+            (Share::All, here, _) => here,
+            (Share::None, _, below) => below,
+            (Share::Some(mark), Some(here), Some(below)) => {
+                Some(here.over(mark.limit, DataBelow::File(below)))
+            }
+            _ => None,
         })
     }
 

@@ -21,9 +21,13 @@ fn room(path: &Path) -> u64 {
     stat.blocks() * 512
 }
 
-fn is_marked(path: &Path) -> bool {
-    let names = sys::llistxattr(path.as_os_str().as_encoded_bytes()).expect("listxattr");
-    names.iter().any(|name| name.ends_with(b"overlay.partial"))
+/// Whether the upper file at `path` says that it has a part of its data: more than the kernel's
+/// mark of one that has none.
+pub fn is_marked(path: &Path) -> bool {
+    let path = path.as_os_str().as_encoded_bytes();
+    ["trusted.overlay.metacopy", "user.overlay.metacopy"]
+        .iter()
+        .any(|key| sys::lgetxattr(path, key).is_ok_and(|value| value.len() > 4))
 }
 
 #[test]
@@ -77,6 +81,42 @@ fn a_write_copies_one_block_and_the_rest_follows_when_it_shall() {
                 .exists()
         );
     }
+}
+
+#[test]
+fn a_partly_copied_file_keeps_its_number_and_is_sound() {
+    let Some(lab) = Lab::new() else { return };
+    let l = lab.layer("l", MarkFormat::Overlay, &[&format!("file f {SIZE}")]);
+    let stack = lab.stack("n", &[l]);
+    let upper = lab.upper("n").join("f");
+    let has_origin = || {
+        let path = upper.as_os_str().as_encoded_bytes();
+        sys::lgetxattr(path, "trusted.overlay.origin").is_ok()
+    };
+    let number = |m: &Path| {
+        // By stat and by readdir.
+        let listed = shell(m, "ls -i | tr -dc 0-9");
+        assert_eq!(shell(m, "stat -c %i f").trim(), listed);
+        listed
+    };
+    let mut numbers = Vec::new();
+    for (complete, is_left) in [("off", true), ("unmount", false), ("off", false)] {
+        let words = format!("io=cached,copyup=write,partial=64K,complete={complete}");
+        let mounted = lab.mount_stack("n", &stack.clone().words(&words));
+        numbers.push(number(mounted.path()));
+        if numbers.len() == 1 {
+            shell(mounted.path(), "printf x >> f");
+            numbers.push(number(mounted.path()));
+        }
+        mounted.unmount().expect("unmount");
+        assert_eq!(is_marked(&upper), is_left, "{complete}");
+        // It is in the mark, and goes to where overlayfs has it.
+        assert_eq!(has_origin(), !is_left, "{complete}");
+        let out = stack.plyfs_verb("check").output().expect("plyfs runs");
+        assert!(out.status.success(), "{out:?}");
+    }
+    numbers.dedup();
+    assert_eq!(numbers.len(), 1, "{numbers:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Partly copied files take every shape that a file can have: they grow from an odd size, are
 //! shortened and punched, lie in a lower layer, have many names and none.
 
+use super::partial::is_marked;
 use super::support::backing::Kind;
 use super::support::lab::{Lab, at, shell};
 use super::support::patience::await_that;
@@ -128,11 +129,6 @@ fn partly_copied_files_of_lower_layers_are_read_from_all_of_them() {
     want[0] = b'z';
     mounted.unmount().expect("unmount");
     same(&lab.upper("end").join("f"), &want);
-}
-
-fn is_marked(path: &Path) -> bool {
-    let names = sys::llistxattr(path.as_os_str().as_encoded_bytes()).expect("listxattr");
-    names.iter().any(|name| name.ends_with(b"overlay.partial"))
 }
 
 /// A file of 3 MiB whose second one is a hole, at whose ends and in whose middle something is

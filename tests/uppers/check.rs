@@ -132,6 +132,20 @@ const WRONG: &[(&str, &str, &str, bool)] = &[
         false,
     ),
     (
+        "setfattr -x trusted.overlay.origin $U/e/f; setfattr -n trusted.overlay.metacopy \
+         -v 0x002a000031010000000000000000fb1d000111111111111111111111111111111111000000010000000a \
+         $U/e/f",
+        "far-origins",
+        "U/e/f",
+        false,
+    ),
+    (
+        "setfattr -n trusted.overlay.metacopy -v 0x000d0000320100000000000000 $U/e/f",
+        "metacopy",
+        "U/e/f",
+        false,
+    ),
+    (
         "setfattr -x trusted.overlay.impure $U/e",
         "impure",
         "U/e",

@@ -118,7 +118,15 @@ impl Held<'_> {
         if self.partial.limit() > 0 {
             self.settings.order_data(self.upper, &self.file)?;
         }
-        self.upper.unmark_partial(At::fd(&*self.file))?;
+        let mark = self.partial.mark();
+        let told = mark.origin.is_some();
+        if told {
+            self.tree.adopt(upper, Some(self.node.ino));
+        }
+        self.upper.unmark_partial(At::fd(&*self.file), &mark)?;
+        if told {
+            self.tree.adopt(upper, None);
+        }
         unshare(self.tree, self.node, self.upper, &self.file, upper);
         Ok(())
     }

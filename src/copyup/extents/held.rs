@@ -89,8 +89,10 @@ impl<'a> Held<'a> {
     /// data of it to have zeros past the old end (`btrfs_cont_expand`).
     fn before_growth(&self, written: bool) -> Result<()> {
         let limit = self.partial.limit();
-        if self.partial.marked() != limit {
-            self.upper.mark_partial(At::fd(&*self.file), limit)?;
+        let mut mark = self.partial.mark();
+        if mark.limit != limit {
+            mark.limit = limit;
+            self.upper.mark_partial(At::fd(&*self.file), &mark)?;
             self.partial.set_marked(limit);
         }
         let last = floor(self.partial.size());

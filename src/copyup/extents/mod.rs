@@ -13,6 +13,7 @@ use held::Held;
 
 use super::Settings;
 use crate::error::{Errno, Result, best_effort};
+use crate::layer::metacopy::PartMark;
 use crate::layer::scratch::Scratch;
 use crate::layer::{Layer, partial};
 use crate::node::partial::Partial;
@@ -24,6 +25,31 @@ use crate::sys::io::{self, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SEEK_DATA}
 use crate::sys::path::At;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// How data comes to the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// All of it, and the disk has it before the name, or before the mark goes.
+    Whole,
+    /// All of it, and the disk has it later: the file is marked as partly copied till then.
+    Deferred,
+    /// What is changed.
+    Parts,
+}
+
+/// How the first `len` bytes of a file of type and mode `mode` come to the upper, if it is not
+/// to be `whole`.
+pub(super) fn way(tree: &Tree, settings: &Settings, whole: bool, (mode, len): (u32, u64)) -> Way {
+    if whole || len == 0 {
+        Way::Whole
+    } else if settings.copies_parts(tree, mode, len) {
+        Way::Parts
+    } else if may_follow(tree, settings, mode) {
+        Way::Deferred
+    } else {
+        Way::Whole
+    }
+}
 
 /// Whether a copy of a file of type and mode `mode` with `len` bytes of data is made without
 /// them.
@@ -37,7 +63,7 @@ pub(super) fn is_wanted(tree: &Tree, settings: &Settings, mode: u32, len: u64) -
 /// Whether the data of a copy of a file of type and mode `mode` may come to the disk later than
 /// its name, as far as it is marked as a partial one till then: what is lost of it in a power cut
 /// is the lower file's again.
-pub(super) fn may_follow(tree: &Tree, settings: &Settings, mode: u32) -> bool {
+fn may_follow(tree: &Tree, settings: &Settings, mode: u32) -> bool {
     let keeps_order = |upper: &Arc<Layer>| upper.caps.keeps_order;
     settings.defers && tree.upper_layer().is_ok_and(keeps_order) && may_be_marked(tree, mode)
 }
@@ -108,8 +134,9 @@ pub(super) fn begin(
         fs::utimens(At::fd(&file), atime, mtime)?;
     }
     settings.order_size(upper, &file)?;
-    upper.mark_partial(At::fd(&file), size)?;
-    commit(tree, node, file, Partial::new(size, size, true));
+    let mark = PartMark::up_to(size);
+    upper.mark_partial(At::fd(&file), &mark)?;
+    commit(tree, node, file, Partial::made(mark, false));
     Ok(())
 }
 

@@ -32,8 +32,6 @@ pub enum Kind {
     Impure,
     /// A file whose data are missing.
     Metacopy,
-    /// A file that is whole is marked as partly copied.
-    StalePartial,
     /// An index entry that nobody can find.
     IndexName,
     /// An index entry that is found by the wrong files.
@@ -135,11 +133,6 @@ impl Kind {
                 "metacopy",
                 "no layer below has the file that its data are in, so it cannot be read",
                 "name the lower layers that the upper was made with",
-            ),
-            Kind::StalePartial => (
-                "stale-partial",
-                "the file has all of its data, and a mount was killed before it said so",
-                "--repair removes it; it does no harm",
             ),
             Kind::IndexName => (
                 "index-name",

@@ -56,8 +56,14 @@ impl Checker {
         let at = dir.at(name);
         let marks = walk::marks(at).map_err(|e| trouble(dir.shown_entry(name), e))?;
         let origin = own(&marks, &dir.upper, b"origin");
+        let is_copy = own(&marks, &dir.upper, b"metacopy").is_some() && entry.stat.is_file();
+        let in_mark = match is_copy {
+            true => self.origin_in_mark(dir, name)?,
+            false => None,
+        };
+        let has_origin = origin.is_some() || in_mark.is_some();
         let seen = Seen {
-            origin: origin.is_some() && keeps_number(dir, entry)?,
+            origin: has_origin && keeps_number(dir, entry)?,
             xattr_whiteout: self.xattr_whiteout(dir, entry, &marks)?,
         };
         if entry.stat.is_dir() || seen.xattr_whiteout {
@@ -67,16 +73,11 @@ impl Checker {
         if let Some(mark) = origin {
             self.origin(dir, Some(name), mark)?;
         }
-        if own(&marks, &dir.upper, b"metacopy").is_some() && entry.stat.is_file() {
+        if let Some(origin) = &in_mark {
+            self.judge_origin(dir, Some(name), origin)?;
+        }
+        if is_copy {
             self.metacopy(dir, &entry.name)?;
-        } else if let Some(mark) = own(&marks, &dir.upper, b"partial") {
-            let remove = ("removed", || xattr::remove(dir.at(name), &mark.key));
-            self.find_and(
-                dir.shown_entry(name),
-                Kind::StalePartial,
-                key_name(&mark.key),
-                remove,
-            )?;
         }
         let count = own(&marks, &dir.upper, b"nlink");
         self.count_name(dir, entry, count)?;

@@ -10,6 +10,7 @@ use super::names::own;
 use super::{Checker, Kind};
 use crate::error::{Errno, MountError};
 use crate::layer::handle::Origin;
+use crate::layer::metacopy::Share;
 use crate::layer::{Layer, dirfds::RealDir};
 use crate::sys::fs::{self, O_DIRECTORY, O_RDONLY};
 use crate::sys::path::At;
@@ -116,10 +117,38 @@ impl Checker {
             let remove = ("removed", || xattr::remove(at, &mark.key));
             return self.find_and(path, Kind::BadOrigin, "malformed origin", remove);
         };
-        if at_same_path(dir, name).map_err(failed)?.as_ref() == Some(&origin) {
+        self.judge_origin(dir, name, &origin)
+    }
+
+    /// The origin in the mark of file `name` in `dir`, which is partly copied.
+    pub(super) fn origin_in_mark(
+        &self,
+        dir: &Dir<'_>,
+        name: &[u8],
+    ) -> Result<Option<Origin>, MountError> {
+        match dir.upper.share_of(dir.at(name)) {
+            Ok(Share::Some(mark)) => Ok(mark.origin),
+            Ok(_) => Ok(None),
+            Err(e) => Err(trouble(dir.shown_entry(name), e)),
+        }
+    }
+
+    /// The `origin` of `name` in `dir`, or of `dir` itself.
+    pub(super) fn judge_origin(
+        &mut self,
+        dir: &Dir<'_>,
+        name: Option<&[u8]>,
+        origin: &Origin,
+    ) -> Result<(), MountError> {
+        let path = match name {
+            Some(name) => dir.shown_entry(name),
+            None => dir.shown(),
+        };
+        let same = at_same_path(dir, name).map_err(|e| trouble(&path, e))?;
+        if same.as_ref() == Some(origin) {
             return Ok(());
         }
-        match self.origins.ask_filesystem(&origin) {
+        match self.origins.ask_filesystem(origin) {
             Verdict::Sound => {}
             Verdict::Untold => self.report.untold_origins += 1,
             Verdict::Dangling => self.find(path, Kind::DanglingOrigin, "dangling origin"),
