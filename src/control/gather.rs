@@ -1,7 +1,7 @@
 //! All figures of a mount at the moment of asking.
 
 use crate::observe::Observer;
-use crate::observe::figures::{Descriptors, Figures, Memory, Present};
+use crate::observe::figures::{Descriptors, Fetched, Figures, Memory, Partly, Present};
 use crate::union::Union;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -72,11 +72,11 @@ impl Gatherer {
     pub fn figures(&self) -> Figures {
         let (resident_bytes, peak_bytes) = memory();
         let (open, limit) = descriptors();
-        let known = self.union.upgrade().map(|union| {
-            let (directories, files) = union.descriptors();
-            (union.nodes() as u64, directories as u64, files as u64)
-        });
-        let (nodes, directories, files) = known.unwrap_or_default();
+        let union = self.union.upgrade();
+        let union = union.as_deref();
+        let nodes = union.map_or(0, Union::nodes) as u64;
+        let (directories, files) = union.map_or((0, 0), Union::descriptors);
+        let (partly, missing_bytes) = union.map_or((0, 0), Union::left);
         let grown = resident_bytes.saturating_sub(self.at_first);
         let present = Present {
             device: self
@@ -88,9 +88,14 @@ impl Gatherer {
             descriptors: Descriptors {
                 open,
                 limit,
-                directories,
-                files,
+                directories: directories as u64,
+                files: files as u64,
             },
+            partly_copied: Partly {
+                files: partly as u64,
+                missing_bytes,
+            },
+            fetched_ahead: union.map_or_else(Fetched::default, Union::fetched_ahead),
             memory: Memory {
                 resident_bytes,
                 peak_bytes,

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is something to do.
 const LOOK: Duration = Duration::from_millis(500);
+/// Files that lack nothing but being on the disk are brought there so often, however much else
+/// there is to do. (By itself the kernel does it after 30 seconds.)
+const PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure, a full disk for instance, it is tried again after so long.
 const REST: Duration = Duration::from_secs(30);
 /// Bytes that are filled at a time, at most.
@@ -99,8 +102,14 @@ impl Work {
     fn run(&self) {
         best_effort("give way to others", give_way());
         let mut cursor = Cursor::default();
+        let mut cleared = Instant::now();
         while self.goes_on() {
-            let pause = match self.fill(&mut cursor) {
+            let mut filled = self.fill(&mut cursor);
+            if filled.is_ok() && self.has_work() && cleared.elapsed() >= PATIENCE {
+                filled = self.union.finish_whole(|| self.goes_on());
+                cleared = Instant::now();
+            }
+            let pause = match filled {
                 Ok(()) => self.has_work().then_some(LOOK),
                 Err(e) => {
                     log::warn!("a partly copied file cannot get the rest of its data: {e}");
@@ -108,6 +117,9 @@ impl Work {
                 }
             };
             self.union.wait_to_fill(pause, &self.over);
+            if pause.is_none() {
+                cleared = Instant::now();
+            }
         }
     }
 

@@ -182,6 +182,39 @@ pub struct Memory {
     pub per_node_bytes: Option<u64>,
 }
 
+/// What was fetched before anybody asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Directories that were listed.
+    pub directories: u64,
+    /// Entries of directories that were looked at.
+    pub entries: u64,
+}
+
+impl Fetched {
+    fn since(&self, before: &Fetched) -> Fetched {
+        Fetched {
+            files: self.files.saturating_sub(before.files),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            directories: self.directories.saturating_sub(before.directories),
+            entries: self.entries.saturating_sub(before.entries),
+        }
+    }
+}
+
+/// Partly copied files that are known of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partly {
+    /// How many.
+    pub files: u64,
+    /// How many bytes they lack.
+    pub missing_bytes: u64,
+}
+
 /// What is looked up at the moment of asking.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Present {
@@ -200,6 +233,12 @@ pub struct Present {
     pub descriptors: Descriptors,
     /// Memory.
     pub memory: Memory,
+    /// Partly copied files.
+    #[serde(default)]
+    pub partly_copied: Partly,
+    /// What was fetched ahead so far.
+    #[serde(default)]
+    pub fetched_ahead: Fetched,
 }
 
 impl Present {
@@ -302,6 +341,11 @@ impl Figures {
         for (mark, n) in &mut new.marks {
             *n = n.saturating_sub(before.marks.get(mark).copied().unwrap_or_default());
         }
+        let (ahead, before_ahead) = (
+            &mut new.present.fetched_ahead,
+            &before.present.fetched_ahead,
+        );
+        *ahead = ahead.since(before_ahead);
         new.events.written = new.events.written.saturating_sub(before.events.written);
         new.events.dropped = new.events.dropped.saturating_sub(before.events.dropped);
         new.uptime_seconds -= before.uptime_seconds;

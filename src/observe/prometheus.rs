@@ -167,6 +167,34 @@ fn present(out: &mut Text, figures: &Figures) {
         "Files that the kernel knows.",
         now.nodes,
     );
+    let partly = &now.partly_copied;
+    let help = "Files that have a part of their data in the upper.";
+    out.one("plyfs_partly_copied_files", "gauge", help, partly.files);
+    let help = "Bytes that those lack.";
+    out.one(
+        "plyfs_partly_copied_missing_bytes",
+        "gauge",
+        help,
+        partly.missing_bytes,
+    );
+    let name = "plyfs_fetched_ahead_total";
+    let help = "What was fetched before anybody asked for it.";
+    out.family(name, "counter", help);
+    let ahead = &now.fetched_ahead;
+    for (of, count) in [
+        ("file", ahead.files),
+        ("directory", ahead.directories),
+        ("entry", ahead.entries),
+    ] {
+        out.sample(name, &[("of", of)], count);
+    }
+    let help = "Bytes of the files among those.";
+    out.one(
+        "plyfs_fetched_ahead_bytes_total",
+        "counter",
+        help,
+        ahead.bytes,
+    );
     let name = "plyfs_descriptors";
     out.family(name, "gauge", "Open descriptors of the daemon.");
     let fds = &now.descriptors;

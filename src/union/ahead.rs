@@ -123,11 +123,13 @@ impl Union {
                 if (1..=SMALL as u64).contains(&size) {
                     let file = self.tree.reader(node)?;
                     io::begin_to_read(&*file, size)?;
+                    self.ahead.fetched_file(size);
                 }
                 Ok(())
             }
             Kind::Dirs if node.is_dir() => {
                 if self.list_unasked(node)? {
+                    self.ahead.fetched_directory();
                     self.look_ahead(node.ino, COOKIE_DOTDOT, LOOKS_MAX)?;
                 }
                 Ok(())
@@ -151,6 +153,7 @@ impl Union {
         for (_, entry) in &entries {
             self.see_listed(&dir, &parts, &entry.name, (entry.kind, entry.lower))?;
         }
+        self.ahead.fetched_entries(entries.len() as u64);
         let last = entries.get(most.saturating_sub(1));
         Ok(last.map(|(at, _)| *at))
     }

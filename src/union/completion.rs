@@ -85,7 +85,7 @@ impl Union {
         };
         if cursor.ino != ino {
             if cursor.begun == 0 {
-                self.begin_data_of_next();
+                self.begin_data_of(&self.tree.backlog.next_of(BEGUN));
                 cursor.begun = BEGUN;
             }
             *cursor = Cursor {
@@ -94,33 +94,60 @@ impl Union {
                 begun: cursor.begun - 1,
             };
         }
-        let advanced = match self.tree.table.get(ino) {
-            Some(node) if !node.is_removed() && !self.is_gone(&node)? => {
-                extents::advance(&self.tree, &self.settings, &node, cursor.at)?
-            }
-            _ => Advance::Done,
-        };
-        match advanced {
-            Advance::To(at) => cursor.at = at,
-            Advance::Done => self.tree.drop_from_backlog(ino),
+        if let Advance::To(at) = self.fill_file(ino, cursor.at)? {
+            cursor.at = at;
         }
         Ok(true)
     }
 
-    /// Has the disk begin with the files that are filled next and lack nothing but being on it.
-    fn begin_data_of_next(&self) {
-        for ino in self.tree.backlog.next_of(BEGUN) {
-            let Some(node) = self.tree.table.get(ino) else {
-                continue;
-            };
-            let partial = node.stack().partial.clone();
-            if partial.is_some_and(|partial| partial.is_whole())
-                && !node.is_removed()
-                && let Ok(file) = self.tree.reader(&node)
-            {
+    /// Brings the files to the disk that lack nothing else, while the union is used; `go_on` is
+    /// asked now and then.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish_whole(&self, go_on: impl Fn() -> bool) -> Result<()> {
+        let mut whole = self.tree.backlog.all();
+        whole.retain(|ino| self.waiting_for_disk(*ino).is_some());
+        for some in whole.chunks(BEGUN) {
+            if !go_on() {
+                break;
+            }
+            self.begin_data_of(some);
+            for ino in some {
+                self.fill_file(*ino, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills one piece of `ino`, from `at` on; what is done is not to be filled any more.
+    fn fill_file(&self, ino: Ino, at: u64) -> Result<Advance> {
+        let advanced = match self.tree.table.get(ino) {
+            Some(node) if !node.is_removed() && !self.is_gone(&node)? => {
+                extents::advance(&self.tree, &self.settings, &node, at)?
+            }
+            _ => Advance::Done,
+        };
+        if advanced == Advance::Done {
+            self.tree.drop_from_backlog(ino);
+        }
+        Ok(advanced)
+    }
+
+    /// Has the disk begin with those that lack nothing but being on it.
+    fn begin_data_of(&self, files: &[Ino]) {
+        for node in files.iter().filter_map(|ino| self.waiting_for_disk(*ino)) {
+            if let Ok(file) = self.tree.reader(&node) {
                 self.settings.begin_data(&file);
             }
         }
+    }
+
+    /// The file `ino`, if it lacks nothing but being on the disk.
+    fn waiting_for_disk(&self, ino: Ino) -> Option<Arc<Node>> {
+        let node = self.tree.table.get(ino)?;
+        let partial = node.stack().partial.clone()?;
+        (partial.is_whole() && !node.is_removed()).then_some(node)
     }
 
     /// Whether somebody has removed the upper file of `node`, as engines do with all of an

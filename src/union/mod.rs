@@ -38,6 +38,7 @@ use crate::layer::open::open_layers;
 use crate::merge::name::{BadName, Name};
 use crate::node::ahead::ReadAhead;
 use crate::node::{Node, Tree};
+use crate::observe::figures::Fetched;
 use crate::sys::creds;
 use crate::sys::fs::{self, FsStat};
 use std::sync::Arc;
@@ -162,6 +163,11 @@ impl Union {
     /// How many descriptors of layers' directories and of files are open.
     pub fn descriptors(&self) -> (usize, usize) {
         (self.tree.layers.fds.len(), self.tree.files.len())
+    }
+
+    /// What was fetched before anybody asked for it.
+    pub fn fetched_ahead(&self) -> Fetched {
+        self.ahead.fetched()
     }
 
     /// The figures of the upper's filesystem (the top lower's without an upper).

@@ -12,6 +12,7 @@ use super::support::{skip, sys};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const SIZE: u64 = 8 << 20;
 const WORDS: &str = "io=cached,copyup=write,partial=64K,complete=off";
@@ -179,6 +180,23 @@ fn a_small_copy_is_marked_until_its_data_is_on_the_disk() {
     let mounted = lab.mount_stack("idle", &stack.words(&format!("{mode},complete=idle")));
     shell(mounted.path(), "printf x >> f");
     await_that("it is on the disk", || !is_marked(&upper.join("f")));
+    // However much else is asked for.
+    let over = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(!mounted.path().join(format!("none-{asked}")).exists());
+                asked += 1;
+            }
+            asked
+        });
+        shell(mounted.path(), "printf x >> g");
+        await_that("it is on the disk", || !is_marked(&upper.join("g")));
+        over.store(true, Ordering::Relaxed);
+        asking.join().expect("all is answered")
+    });
+    assert!(asked > 100, "{asked}");
     let upper = lab.upper("whole");
     let stack = lab.stack("whole", &[l]);
     let words = format!("{mode},partial=off,complete=unmount");

@@ -38,6 +38,8 @@ fn a_file_that_was_fetched_ahead_is_open_already() {
     let files = desk.names("t", false);
     assert_eq!(files.len(), 9);
     desk.on_a_slow_disk(|desk| files.iter().take(3).for_each(|file| desk.read(file)));
+    let fetched = desk.fetched_ahead();
+    assert_eq!((fetched.files, fetched.bytes), (6, 6 * 4096));
     for file in &files {
         let calls = desk.count(|desk| desk.read(file));
         assert_eq!(
@@ -67,4 +69,6 @@ fn a_directory_that_was_fetched_ahead_is_read_already() {
     let read: Vec<bool> = dirs.iter().skip(3).map(reads).collect();
     // Two are fetched at first.
     assert_eq!(read, [false, false, true]);
+    let fetched = desk.fetched_ahead();
+    assert_eq!((fetched.directories, fetched.entries), (2, 12));
 }

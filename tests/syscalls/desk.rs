@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plyfs::error::Errno;
+use plyfs::observe::figures::Fetched;
 use plyfs::sys::creds::Caller;
 use plyfs::sys::fault::{Fault, arm};
 use plyfs::union::{Attr, New, SetAttr, Union, Writer};
@@ -47,6 +48,10 @@ impl Desk {
             union: Arc::new(Union::open(&plan).expect("the union opens")),
             known: RefCell::default(),
         }
+    }
+
+    pub fn fetched_ahead(&self) -> Fetched {
+        self.union.fetched_ahead()
     }
 
     /// The number of what is at `path`, looked up unless it was already.

@@ -212,7 +212,7 @@ fn present(figures: &Figures) -> Table {
     let (now, events) = (&figures.present, &figures.events);
     let mut table = Table::default();
     let mut line = |name: &str, text: String| {
-        table.rows.push(vec![format!("{name:<12}{text}")]);
+        table.rows.push(vec![format!("{name:<15}{text}")]);
     };
     let marks: Vec<String> = figures
         .marks
@@ -230,6 +230,26 @@ fn present(figures: &Figures) -> Table {
         ),
     );
     line("nodes", count(now.nodes));
+    let partly = &now.partly_copied;
+    line(
+        "partly copied",
+        format!(
+            "{} files, which lack {}",
+            count(partly.files),
+            bytes(partly.missing_bytes)
+        ),
+    );
+    let ahead = &now.fetched_ahead;
+    line(
+        "fetched ahead",
+        format!(
+            "{} files ({}), {} directories, {} entries",
+            count(ahead.files),
+            bytes(ahead.bytes),
+            count(ahead.directories),
+            count(ahead.entries)
+        ),
+    );
     let fds = &now.descriptors;
     line(
         "descriptors",

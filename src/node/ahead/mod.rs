@@ -14,10 +14,11 @@ pub use stream::Kind;
 
 use crate::merge::inomap::Ino;
 use crate::merge::name::Name;
+use crate::observe::figures::Fetched;
 use order::find_order;
 use pages::Pages;
 use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use stream::Streams;
 
@@ -31,6 +32,16 @@ pub struct ReadAhead {
     /// Whether something is to be done, and whether somebody does it.
     due: AtomicBool,
     working: AtomicBool,
+    counts: Counts,
+}
+
+/// What was fetched so far; see [`Fetched`].
+#[derive(Debug, Default)]
+struct Counts {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    directories: AtomicU64,
+    entries: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -80,6 +91,7 @@ impl Default for ReadAhead {
             planned: AtomicBool::new(false),
             due: AtomicBool::new(false),
             working: AtomicBool::new(false),
+            counts: Counts::default(),
         }
     }
 }
@@ -154,6 +166,33 @@ impl ReadAhead {
     /// Ends what [`ReadAhead::begin`] began, before there is nothing more to do.
     pub fn end(&self) {
         self.working.store(false, Ordering::Release);
+    }
+
+    /// Counts a file of so many bytes that was fetched.
+    pub fn fetched_file(&self, bytes: u64) {
+        self.counts.files.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a directory that was listed.
+    pub fn fetched_directory(&self) {
+        self.counts.directories.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts so many entries of a directory that were looked at.
+    pub fn fetched_entries(&self, count: u64) {
+        self.counts.entries.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// What was fetched so far.
+    pub fn fetched(&self) -> Fetched {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        Fetched {
+            files: count(&self.counts.files),
+            bytes: count(&self.counts.bytes),
+            directories: count(&self.counts.directories),
+            entries: count(&self.counts.entries),
+        }
     }
 
     /// What `dir` has of `kind`, as it lists them: `names`; none where it has too many.

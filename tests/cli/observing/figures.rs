@@ -138,6 +138,8 @@ fn the_tables_line_up_and_name_what_is_in_the_document() {
         "CACHE",
         "COPY-UP BY",
         "nodes",
+        "partly copied",
+        "fetched ahead",
         "descriptors",
         "memory",
         "events",

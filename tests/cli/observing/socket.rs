@@ -336,6 +336,9 @@ fn umount_waits_till_partly_copied_files_are_whole_and_says_so_on_a_terminal() {
     }
     observed.mount(&["-o", "complete=unmount"]);
     observed.shell("printf x | dd of=mnt/big bs=1 seek=5 conv=notrunc status=none");
+    let partly = observed.stat()["partly_copied"].clone();
+    assert_eq!(partly["files"], 1, "{partly}");
+    assert_eq!(partly["missing_bytes"], size - 4096, "{partly}");
     let line = observed.plyfs(&["umount", "mnt"]);
     let words: Vec<_> = std::iter::once(line.get_program())
         .chain(line.get_args())
