@@ -48,8 +48,10 @@ fn descriptors() -> (u64, u64) {
 
 impl Gatherer {
     /// How many files are known to be partly copied, and how many bytes they lack.
-    pub fn left(&self) -> (usize, u64) {
-        self.union.upgrade().map_or((0, 0), |union| union.left())
+    pub fn left(&self) -> Partly {
+        self.union
+            .upgrade()
+            .map_or_else(Partly::default, |union| union.left())
     }
 
     /// Of `union`, mounted at `mount` with `device`, and counted for by `observer`.
@@ -76,7 +78,6 @@ impl Gatherer {
         let union = union.as_deref();
         let nodes = union.map_or(0, Union::nodes) as u64;
         let (directories, files) = union.map_or((0, 0), Union::descriptors);
-        let (partly, missing_bytes) = union.map_or((0, 0), Union::left);
         let grown = resident_bytes.saturating_sub(self.at_first);
         let present = Present {
             device: self
@@ -91,10 +92,7 @@ impl Gatherer {
                 directories: directories as u64,
                 files: files as u64,
             },
-            partly_copied: Partly {
-                files: partly as u64,
-                missing_bytes,
-            },
+            partly_copied: union.map_or_else(Partly::default, Union::left),
             fetched_ahead: union.map_or_else(Fetched::default, Union::fetched_ahead),
             memory: Memory {
                 resident_bytes,

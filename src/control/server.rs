@@ -281,8 +281,9 @@ fn tell_left(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
     let mut asked = true;
     loop {
         if asked {
-            let (files, bytes) = shared.gatherer.left();
-            stream.write_all(format!("{files} {bytes}\n").as_bytes())?;
+            let left = shared.gatherer.left();
+            let line = format!("{} {}\n", left.files, left.missing_bytes);
+            stream.write_all(line.as_bytes())?;
         }
         if shared.stopping.load(Ordering::Acquire) {
             return Ok(());

@@ -2,7 +2,7 @@
 //! is, for a file may have other names; until all of it is there, the mark says that the
 //! lower data counts.
 
-use super::extents::Way;
+use super::extents::Transfer;
 use super::{Need, Settings, data, extents};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
@@ -42,14 +42,15 @@ pub fn complete(tree: &Tree, settings: &Settings, node: &Arc<Node>, need: Need) 
         Need::Bytes(n) => n.min(before.size),
         Need::Meta | Need::Part | Need::All => before.size,
     };
-    let whole = !has_size || !need.may_be_partial();
-    let way = extents::way(tree, settings, whole, (before.mode, len));
-    if way == Way::Parts {
+    // A mark would speak of a size that the disk has not.
+    let need = if has_size { need } else { Need::All };
+    let transfer = extents::transfer(tree, settings, need, (before.mode, len));
+    if transfer == Transfer::Parts {
         extents::begin(tree, settings, node, (to, before.size))?;
         observed.done(Part::Partial, node.kind, |way| node.place().tell(way));
         return Ok(());
     }
-    let deferred = way == Way::Deferred;
+    let deferred = transfer == Transfer::Deferred;
     let mark = PartMark::up_to(len);
     let fill = Fill {
         to: &to,

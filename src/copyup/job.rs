@@ -1,6 +1,6 @@
 //! One copy-up: a file is made under a temporary name and gets its own when it is whole.
 
-use super::extents::{self, Way};
+use super::extents::{self, Transfer};
 use super::{Need, Settings, data, link_counted, mark_impure, meta, nlink, publish};
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::handle::Origin;
@@ -358,29 +358,32 @@ impl Job<'_> {
             return Ok(Made::Bare(to));
         }
         let from = self.source()?;
-        let whole = !self.need.may_be_partial();
-        let way = extents::way(self.tree, self.settings, whole, (stat.mode, len));
-        Ok(match way {
-            Way::Parts if len == from.stat.size && data::clone(&from, &to) => Made::WithData(to),
-            Way::Parts => {
-                io::truncate(&to, len)?;
-                Made::Partial(to, len)
-            }
-            Way::Deferred => {
-                // The disk has the size before the name, and without the data then.
-                io::truncate(&to, len)?;
-                data::copy(&from, &to, len.min(from.stat.size))?;
-                Made::Deferred(to, len)
-            }
-            Way::Whole => {
-                data::copy(&from, &to, len.min(from.stat.size))?;
-                if from.stat.size < len {
-                    io::truncate(&to, len)?;
+        let file = (stat.mode, len);
+        Ok(
+            match extents::transfer(self.tree, self.settings, self.need, file) {
+                Transfer::Parts if len == from.stat.size && data::clone(&from, &to) => {
+                    Made::WithData(to)
                 }
-                self.settings.begin_data(&to);
-                Made::WithData(to)
-            }
-        })
+                Transfer::Parts => {
+                    io::truncate(&to, len)?;
+                    Made::Partial(to, len)
+                }
+                Transfer::Deferred => {
+                    // The disk has the size before the name, and without the data then.
+                    io::truncate(&to, len)?;
+                    data::copy(&from, &to, len.min(from.stat.size))?;
+                    Made::Deferred(to, len)
+                }
+                Transfer::Whole => {
+                    data::copy(&from, &to, len.min(from.stat.size))?;
+                    if from.stat.size < len {
+                        io::truncate(&to, len)?;
+                    }
+                    self.settings.begin_data(&to);
+                    Made::WithData(to)
+                }
+            },
+        )
     }
 
     /// Gives the temporary its name, and puts the parent's times back: to the user

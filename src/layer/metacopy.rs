@@ -51,7 +51,7 @@ pub enum Share {
 }
 
 /// What the mark of a partly copied file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartMark {
     /// The holes up to this length are the lower file's.
     pub limit: u64,

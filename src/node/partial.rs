@@ -139,10 +139,15 @@ impl Partial {
         self.state.read().limit
     }
 
-    /// What is on disk of that.
+    /// What its mark on disk says of that.
+    pub fn marked(&self) -> u64 {
+        self.state.read().marked
+    }
+
+    /// Its mark on disk.
     pub fn mark(&self) -> PartMark {
         PartMark {
-            limit: self.state.read().marked,
+            limit: self.marked(),
             origin: self.origin.clone(),
         }
     }

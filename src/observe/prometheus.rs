@@ -41,6 +41,14 @@ impl Text {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
+
+    /// A family with a sample for each part `of` a whole.
+    fn parts(&mut self, name: &str, kind: &str, help: &str, counts: [(&str, u64); 3]) {
+        self.family(name, kind, help);
+        for (of, count) in counts {
+            self.sample(name, &[("of", of)], count);
+        }
+    }
 }
 
 /// The text of `figures`.
@@ -177,17 +185,14 @@ fn present(out: &mut Text, figures: &Figures) {
         help,
         partly.missing_bytes,
     );
-    let name = "plyfs_fetched_ahead_total";
-    let help = "What was fetched before anybody asked for it.";
-    out.family(name, "counter", help);
     let ahead = &now.fetched_ahead;
-    for (of, count) in [
+    let help = "What was fetched before anybody asked for it.";
+    let counts = [
         ("file", ahead.files),
         ("directory", ahead.directories),
         ("entry", ahead.entries),
-    ] {
-        out.sample(name, &[("of", of)], count);
-    }
+    ];
+    out.parts("plyfs_fetched_ahead_total", "counter", help, counts);
     let help = "Bytes of the files among those.";
     out.one(
         "plyfs_fetched_ahead_bytes_total",
@@ -195,17 +200,17 @@ fn present(out: &mut Text, figures: &Figures) {
         help,
         ahead.bytes,
     );
-    let name = "plyfs_descriptors";
-    out.family(name, "gauge", "Open descriptors of the daemon.");
     let fds = &now.descriptors;
-    let other = fds.open.saturating_sub(fds.directories + fds.files);
-    for (of, count) in [
+    let help = "Open descriptors of the daemon.";
+    let counts = [
         ("directory", fds.directories),
         ("file", fds.files),
-        ("other", other),
-    ] {
-        out.sample(name, &[("of", of)], count);
-    }
+        (
+            "other",
+            fds.open.saturating_sub(fds.directories + fds.files),
+        ),
+    ];
+    out.parts("plyfs_descriptors", "gauge", help, counts);
     let help = "Descriptors that the daemon may open.";
     out.one("plyfs_descriptors_limit", "gauge", help, fds.limit);
     let help = "Resident memory of the daemon.";

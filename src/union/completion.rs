@@ -10,6 +10,7 @@ use crate::layer::partial;
 use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::node::table::LookupRef;
+use crate::observe::figures::Partly;
 use crate::sys::dir::for_each;
 use crate::sys::fs;
 use crate::sys::path::At;
@@ -50,13 +51,15 @@ impl Union {
 
     /// How many files are known to be partly copied, and how many bytes they lack; without
     /// those that were removed and are still in use, which nobody will fill.
-    pub fn left(&self) -> (usize, u64) {
+    pub fn left(&self) -> Partly {
         let all = self.tree.backlog.all();
         let nodes = all.iter().filter_map(|ino| self.tree.table.get(*ino));
-        nodes
-            .filter(|node| !node.is_removed())
-            .map(|node| node.stack().partial.as_ref().map_or(0, |p| p.missing()))
-            .fold((0, 0), |(files, bytes), lacks| (files + 1, bytes + lacks))
+        let mut left = Partly::default();
+        for node in nodes.filter(|node| !node.is_removed()) {
+            left.files += 1;
+            left.missing_bytes += node.stack().partial.as_ref().map_or(0, |p| p.missing());
+        }
+        left
     }
 
     /// Whether another mount waits for this one to let go of the upper.
@@ -312,7 +315,7 @@ impl Union {
     /// As [`Union::complete_rest`], for a union that is let go of; what went wrong is logged.
     pub fn complete_at_end(&self, all: bool, go_on: impl FnMut() -> bool) {
         let went = self.complete_rest(all, go_on);
-        let left = self.left().0;
+        let left = self.left().files;
         match went {
             Ok(true) => {}
             Ok(false) => log::info!("{left} files are left partly copied"),

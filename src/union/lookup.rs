@@ -443,8 +443,8 @@ impl Union {
         if let Some(adopted) = self.tree.adopted(stat.ino) {
             return Ok(adopted);
         }
-        let origin = match marked {
-            Some(origin) => Some(origin.clone()),
+        let recorded = match marked {
+            Some(_) => None,
             None => {
                 let fd = self.tree.upper_dir(dir)?;
                 let keys = self.tree.upper_layer()?.keys();
@@ -452,12 +452,13 @@ impl Union {
                 value.and_then(Origin::from_disk)
             }
         };
+        let origin = marked.or(recorded.as_ref());
         if origin.is_some() && linked {
             dir.as_dir()?.upper_hints.impure.learn(true);
             self.settle_links(dir, name, parts, stat)?;
         }
         Ok(origin
-            .and_then(|origin| self.origin_id(&origin))
+            .and_then(|origin| self.origin_id(origin))
             .map_or(own, |id| self.tree.ino_of(id)))
     }
 

@@ -120,6 +120,7 @@ impl Held<'_> {
         }
         let mark = self.partial.mark();
         let told = mark.origin.is_some();
+        // While neither the mark nor `overlay.origin` tells its number, this does.
         if told {
             self.tree.adopt(upper, Some(self.node.ino));
         }

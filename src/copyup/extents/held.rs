@@ -4,6 +4,7 @@ use super::load;
 use crate::copyup::Settings;
 use crate::error::{Errno, Result, SysError};
 use crate::layer::Layer;
+use crate::layer::metacopy::PartMark;
 use crate::layer::partial::BLOCK;
 use crate::node::partial::Partial;
 use crate::node::source::{self, Source};
@@ -89,9 +90,11 @@ impl<'a> Held<'a> {
     /// data of it to have zeros past the old end (`btrfs_cont_expand`).
     fn before_growth(&self, written: bool) -> Result<()> {
         let limit = self.partial.limit();
-        let mut mark = self.partial.mark();
-        if mark.limit != limit {
-            mark.limit = limit;
+        if self.partial.marked() != limit {
+            let mark = PartMark {
+                limit,
+                ..self.partial.mark()
+            };
             self.upper.mark_partial(At::fd(&*self.file), &mark)?;
             self.partial.set_marked(limit);
         }

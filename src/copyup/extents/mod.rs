@@ -11,7 +11,7 @@ mod held;
 pub use fill::{Advance, advance, complete};
 use held::Held;
 
-use super::Settings;
+use super::{Need, Settings};
 use crate::error::{Errno, Result, best_effort};
 use crate::layer::metacopy::PartMark;
 use crate::layer::scratch::Scratch;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 /// How data comes to the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Transfer {
     /// All of it, and the disk has it before the name, or before the mark goes.
     Whole,
     /// All of it, and the disk has it later: the file is marked as partly copied till then.
@@ -37,17 +37,22 @@ pub(super) enum Way {
     Parts,
 }
 
-/// How the first `len` bytes of a file of type and mode `mode` come to the upper, if it is not
-/// to be `whole`.
-pub(super) fn way(tree: &Tree, settings: &Settings, whole: bool, (mode, len): (u32, u64)) -> Way {
-    if whole || len == 0 {
-        Way::Whole
-    } else if settings.copies_parts(tree, mode, len) {
-        Way::Parts
+/// How the first `len` bytes of a file of type and mode `mode` come to the upper, of which so
+/// much is needed.
+pub(super) fn transfer(
+    tree: &Tree,
+    settings: &Settings,
+    need: Need,
+    (mode, len): (u32, u64),
+) -> Transfer {
+    if len == 0 || !need.may_be_partial() {
+        Transfer::Whole
+    } else if is_wanted(tree, settings, mode, len) {
+        Transfer::Parts
     } else if may_follow(tree, settings, mode) {
-        Way::Deferred
+        Transfer::Deferred
     } else {
-        Way::Whole
+        Transfer::Whole
     }
 }
 

@@ -74,7 +74,7 @@ impl Checker {
             self.origin(dir, Some(name), mark)?;
         }
         if let Some(origin) = &in_mark {
-            self.judge_origin(dir, Some(name), origin)?;
+            self.judge_origin(dir, (Some(name), dir.shown_entry(name)), origin)?;
         }
         if is_copy {
             self.metacopy(dir, &entry.name)?;

@@ -117,7 +117,7 @@ impl Checker {
             let remove = ("removed", || xattr::remove(at, &mark.key));
             return self.find_and(path, Kind::BadOrigin, "malformed origin", remove);
         };
-        self.judge_origin(dir, name, &origin)
+        self.judge_origin(dir, (name, path), &origin)
     }
 
     /// The origin in the mark of file `name` in `dir`, which is partly copied.
@@ -133,17 +133,13 @@ impl Checker {
         }
     }
 
-    /// The `origin` of `name` in `dir`, or of `dir` itself.
+    /// The `origin` of `name` in `dir`, or of `dir` itself, which `path` shows.
     pub(super) fn judge_origin(
         &mut self,
         dir: &Dir<'_>,
-        name: Option<&[u8]>,
+        (name, path): (Option<&[u8]>, Shown),
         origin: &Origin,
     ) -> Result<(), MountError> {
-        let path = match name {
-            Some(name) => dir.shown_entry(name),
-            None => dir.shown(),
-        };
         let same = at_same_path(dir, name).map_err(|e| trouble(&path, e))?;
         if same.as_ref() == Some(origin) {
             return Ok(());
