@@ -140,7 +140,7 @@ pub fn mark_impure(tree: &Tree, dir: &Node, fd: &Arc<OwnedFd>) -> Result<()> {
         return Ok(());
     }
     let keys = tree.upper_layer()?.keys();
-    match xattr::set(At::fd(&**fd), keys.impure, b"y", 0) {
+    match xattr::set(At::directory(&**fd), keys.impure, b"y", 0) {
         Ok(()) => {}
         Err(SysError {
             errno: Errno::EOPNOTSUPP,

@@ -25,6 +25,8 @@ pub struct RealDir {
     pub covered: bool,
     /// What is known of the marks in it.
     pub hints: Hints,
+    /// The logarithm of a bound of its size.
+    size_log2: Option<u8>,
     place: Option<(Arc<RealDir>, Name)>,
     id: u64,
 }
@@ -34,22 +36,37 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 impl RealDir {
     /// The root of `layer`.
     pub fn root(layer: Arc<Layer>) -> RealDir {
-        RealDir::new(layer, None, false)
+        RealDir {
+            layer,
+            covered: false,
+            hints: Hints::default(),
+            size_log2: None,
+            place: None,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// The directory `name` in `parent`.
     pub fn child(parent: &Arc<RealDir>, name: Name, covered: bool) -> RealDir {
-        RealDir::new(parent.layer.clone(), Some((parent.clone(), name)), covered)
+        RealDir {
+            covered,
+            place: Some((parent.clone(), name)),
+            ..RealDir::root(parent.layer.clone())
+        }
     }
 
-    fn new(layer: Arc<Layer>, place: Option<(Arc<RealDir>, Name)>, covered: bool) -> RealDir {
+    /// The same with its size, bytes.
+    pub fn of_size(self, size: u64) -> RealDir {
+        let above = size.checked_next_power_of_two();
         RealDir {
-            layer,
-            covered,
-            hints: Hints::default(),
-            place,
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            size_log2: above.map(|above| above.trailing_zeros() as u8),
+            ..self
         }
+    }
+
+    /// A bound of its size, bytes, less than twice as large; `None` where that is unknown.
+    pub fn size_at_most(&self) -> Option<u64> {
+        self.size_log2.map(|log2| 1 << log2)
     }
 
     /// Its parent directory and name; `None` for the layer's root.
@@ -141,6 +158,11 @@ impl DirFds {
             self.put(Key::Lower(id), fd.clone());
         }
         Ok(fd)
+    }
+
+    /// Remembers a descriptor of `dir`, which is not its layer's root.
+    pub fn keep_lower(&self, dir: &RealDir, fd: Arc<OwnedFd>) {
+        self.put(Key::Lower(dir.id), fd);
     }
 
     /// The cached descriptor of the upper's part of directory `ino`.

@@ -92,6 +92,27 @@ pub struct Hints {
     pub impure: Known,
 }
 
+impl Hints {
+    /// Notes what the marks of the directory itself say of what is in it.
+    pub fn note(&self, marks: &Marks) {
+        self.xattrs.learn(marks.xattr_whiteouts);
+        self.impure.found(marks.impure);
+    }
+}
+
+/// The marks that a directory bears.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// It hides what lies below it.
+    pub opaque: bool,
+    /// It has a redirect, be that followed or not.
+    pub redirected: bool,
+    /// Whiteouts by xattr are in it.
+    xattr_whiteouts: bool,
+    /// Copied-up files are in it.
+    impure: bool,
+}
+
 /// After so many questions for one whiteout file each, the directory is read for all of
 /// them; most have none.
 const ASKED: u8 = 4;
@@ -154,22 +175,16 @@ impl Layer {
         if let Some(yes) = hints.xattrs.get() {
             return yes;
         }
-        if !self.caps.xattrs {
-            hints.xattrs.learn(false);
-            return false;
+        match self.named_marks(dir) {
+            Ok(marks) => {
+                hints.note(&marks);
+                marks.xattr_whiteouts
+            }
+            Err(_) => {
+                hints.xattrs.learn(false);
+                false
+            }
         }
-        // Most directories have no xattrs, and one question tells.
-        let list = xattr::list(dir);
-        if let Ok(list) = &list {
-            hints.impure.found(is_listed(list, self.keys().impure));
-        }
-        let list = list.unwrap_or_default();
-        let yes = self
-            .hiding_keys()
-            .iter()
-            .any(|k| is_listed(&list, k.opaque) && value_is(dir, k.opaque, b"x"));
-        hints.xattrs.learn(yes);
-        yes
     }
 
     /// Whether directory `dir` has a whiteout file for `name`.
@@ -202,36 +217,49 @@ impl Layer {
 
     /// Whether the open directory `dir` hides what lies below it.
     pub fn is_opaque(&self, dir: At<'_>) -> Result<bool, SysError> {
-        let list = if self.caps.xattrs {
-            match xattr::list(dir) {
-                Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
-                other => other?,
+        Ok(self.marks(dir)?.opaque)
+    }
+
+    /// The marks of the open directory `dir`.
+    pub fn marks(&self, dir: At<'_>) -> Result<Marks, SysError> {
+        let mut marks = self.named_marks(dir)?;
+        if self.caps.reads_files {
+            for name in [OPAQUE_FILE, OPAQUE_FILE_SHORT] {
+                let file = At { dir: dir.dir, name };
+                marks.opaque = marks.opaque || exists(file)?;
             }
-        } else {
-            Vec::new()
+        }
+        Ok(marks)
+    }
+
+    /// The marks of directory `dir` that are xattrs. Most directories have none, and one
+    /// question tells.
+    fn named_marks(&self, dir: At<'_>) -> Result<Marks, SysError> {
+        let mut marks = Marks::default();
+        if !self.caps.xattrs {
+            return Ok(marks);
+        }
+        let list = match xattr::list(dir) {
+            Err(e) if e.errno == Errno::EOPNOTSUPP => Vec::new(),
+            other => other?,
         };
-        for key in self
-            .hiding_keys()
-            .iter()
-            .map(|k| k.opaque)
-            .chain([FUSE_OVERLAYFS_OPAQUE])
-        {
-            if is_listed(&list, key) && value_is(dir, key, b"y") {
-                return Ok(true);
+        if list.is_empty() {
+            return Ok(marks);
+        }
+        marks.impure = is_listed(&list, self.keys().impure);
+        marks.redirected = is_listed(&list, self.keys().redirect);
+        let hiding = self.hiding_keys().iter().map(|k| k.opaque);
+        let all = hiding
+            .map(|key| (key, true))
+            .chain([(FUSE_OVERLAYFS_OPAQUE, false)]);
+        for (key, may_announce) in all.filter(|(key, _)| is_listed(&list, key)) {
+            match xattr::get_optional(dir, key).ok().flatten().as_deref() {
+                Some(b"y") => marks.opaque = true,
+                Some(b"x") => marks.xattr_whiteouts |= may_announce,
+                _ => {}
             }
         }
-        if !self.caps.reads_files {
-            return Ok(false);
-        }
-        for file in [OPAQUE_FILE, OPAQUE_FILE_SHORT] {
-            if exists(At {
-                dir: dir.dir,
-                name: file,
-            })? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(marks)
     }
 
     /// Makes the whiteout file for `name` in `dir`.
@@ -295,10 +323,6 @@ fn has(at: At<'_>, key: &CStr) -> bool {
 /// Whether `key` is in a listxattr(2) answer.
 fn is_listed(list: &[u8], key: &CStr) -> bool {
     super::private::names(list).any(|name| name == key.to_bytes())
-}
-
-fn value_is(at: At<'_>, key: &CStr, value: &[u8]) -> bool {
-    matches!(xattr::get_optional(at, key), Ok(Some(v)) if v == value)
 }
 
 fn exists(at: At<'_>) -> Result<bool, SysError> {

@@ -3,6 +3,7 @@
 use super::fault;
 use super::path::check_len;
 use crate::error::SysError;
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// One entry of a real directory.
@@ -16,16 +17,41 @@ pub struct Entry<'a> {
     pub kind: u8,
 }
 
-/// Calls `each` for every entry of `fd` but `.` and `..`, from the start.
+/// Bytes that are read at once.
+const ROOM: usize = 64 * 1024;
+
+thread_local! {
+    /// Room for entries, so that none has to be zeroed for each directory.
+    static SPARE: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// Goes back to the first entry of `fd`, which was read before.
+///
+/// # Errors
+/// lseek's.
+pub fn rewind(fd: &OwnedFd) -> Result<(), SysError> {
+    super::io::seek(fd, 0, libc::SEEK_SET).map(drop)
+}
+
+/// Calls `each` for every entry of `fd` but `.` and `..`, from where it is.
 ///
 /// # Errors
 /// getdents64's, or whatever `each` answers first.
 pub fn for_each<E: From<SysError>>(
     fd: &OwnedFd,
+    each: impl FnMut(Entry<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buf = SPARE.take().unwrap_or_else(|| vec![0; ROOM]);
+    let outcome = read_all(fd, &mut buf, each);
+    SPARE.set(Some(buf));
+    outcome
+}
+
+fn read_all<E: From<SysError>>(
+    fd: &OwnedFd,
+    buf: &mut [u8],
     mut each: impl FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut buf = vec![0u8; 64 * 1024];
-    super::io::seek(fd, 0, libc::SEEK_SET)?;
     loop {
         fault::before("getdents64")?;
         // SAFETY: `buf` is writable for its length.

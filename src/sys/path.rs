@@ -32,9 +32,20 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The directory that `fd` reaches, though it be open for nothing else: extended attributes
+    /// are not to be had of such a descriptor itself.
+    pub fn directory(fd: &'a impl AsFd) -> At<'a> {
+        At::new(fd, b".")
+    }
+
     /// Whether this is a descriptor alone.
     pub fn is_fd(&self) -> bool {
         self.name.is_empty()
+    }
+
+    /// Whether this is the directory that a descriptor reaches.
+    pub(super) fn is_directory(&self) -> bool {
+        self.name == b"."
     }
 
     pub(super) fn raw(&self) -> RawFd {

@@ -93,8 +93,14 @@ fn reach(
             other => return other,
         }
     }
+    // A descriptor reached through /proc must be followed, and then nobody asks whether the
+    // directory may be searched; a name must not.
+    let at = if at.is_directory() {
+        At::fd(&at.dir)
+    } else {
+        at
+    };
     let path = CBuf::proc_path(call, at)?;
-    // A descriptor reached through /proc must be followed; a name must not.
     check_long(call, by_path(path.as_ptr(), at.is_fd()))
 }
 

@@ -29,7 +29,7 @@ impl Union {
         let default = if is_link || apart {
             None
         } else {
-            xattr::get_optional(At::fd(&**fd), c"system.posix_acl_default")?
+            xattr::get_optional(At::directory(&**fd), c"system.posix_acl_default")?
         };
         let inherited = default.as_deref().and_then(|acl| acl::inherit(acl, mode));
         let (mut bits, access) = match inherited {

@@ -163,9 +163,13 @@ impl Union {
         let number = parts.len() as u64;
         let mut size = 0;
         for part in parts {
-            if let Some(fd) = self.tree.open_part(part)? {
-                size += fs::stat(At::fd(&*fd))?.size;
-            }
+            size += match part {
+                Part::Lower(dir) if let Some(most) = dir.size_at_most() => most,
+                _ => match self.tree.open_part(part)? {
+                    Some(fd) => fs::stat(At::fd(&*fd))?.size,
+                    None => 0,
+                },
+            };
         }
         // An ext4 directory has a block of 4 KiB for a single entry too.
         if size > (most * 4).max(256 * number) * BYTES_PER_ENTRY {
@@ -224,7 +228,7 @@ impl Union {
         };
         let layer = part.layer();
         let hints = part.hints(dir)?;
-        let xattr_marks = layer.has_xattr_whiteouts(At::fd(&*fd), hints);
+        let xattr_marks = layer.has_xattr_whiteouts(At::directory(&*fd), hints);
         let mut found = Found::default();
         for_each(
             &open_listing(fd.as_fd())?,
@@ -246,7 +250,7 @@ impl Union {
                         Err(e) => return Err(e.into()),
                     };
                     kind = kind_of(look.stat.mode);
-                    let seen = layer.sighting(At::fd(&*fd), hints, &name, &look.stat);
+                    let seen = layer.sighting(At::directory(&*fd), hints, &name, &look.stat);
                     if seen == Sighting::Whiteout {
                         found.said.push(Said::Whiteout(name));
                         return Ok(());

@@ -6,7 +6,7 @@ use crate::copyup::nlink;
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::{RealDir, open_dir};
 use crate::layer::handle::Origin;
-use crate::layer::marks::is_mark_name;
+use crate::layer::marks::{Marks, is_mark_name};
 use crate::layer::metacopy::Share;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
@@ -23,6 +23,7 @@ use crate::observe::{self, Cache};
 use crate::sys::fs::{S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A name that was found: the node, counted as looked up, and its attributes.
@@ -40,6 +41,14 @@ pub(super) struct Seen {
     /// What counts, as indices of the parts.
     pub resolution: Resolution,
     looks: Vec<Option<Look>>,
+    inner: Vec<(usize, Inner)>,
+}
+
+/// A directory that a part has at a name, opened for its marks.
+#[derive(Debug)]
+struct Inner {
+    fd: Arc<OwnedFd>,
+    marks: Marks,
 }
 
 impl Seen {
@@ -49,6 +58,12 @@ impl Seen {
             .get(part)
             .and_then(Option::as_ref)
             .ok_or(Errno::EIO)
+    }
+
+    /// The marks of the directory that part `part` has there, where they were looked at.
+    pub fn marks(&self, part: usize) -> Option<&Marks> {
+        let at = self.inner.binary_search_by_key(&part, |(i, _)| *i).ok()?;
+        self.inner.get(at).map(|(_, inner)| &inner.marks)
     }
 
     /// Whether the union shows nothing there.
@@ -189,7 +204,8 @@ impl Union {
                         *slot = Some(look);
                     }
                     let hints = part.hints(dir)?;
-                    Ok(part.layer().sighting(At::fd(&*fd), hints, name, &look.stat))
+                    let dir = At::directory(&*fd);
+                    Ok(part.layer().sighting(dir, hints, name, &look.stat))
                 }
                 Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENAMETOOLONG) => {
                     Ok(Sighting::Nothing)
@@ -203,24 +219,49 @@ impl Union {
                 }
             }
         };
-        let hides = |i: usize, question: Question| self.hides(dir, part(i)?, name, question);
+        let mut inner = Vec::new();
+        let hides = |i: usize, question: Question| -> Result<bool> {
+            let part = part(i)?;
+            let Some(fd) = self.tree.open_part(part)? else {
+                return Ok(false);
+            };
+            let layer = part.layer();
+            if layer.whiteout_beside(At::fd(&*fd), part.hints(dir)?, name)? {
+                return Ok(true);
+            }
+            if question == Question::WhiteoutBeside {
+                return Ok(false);
+            }
+            let fd = Arc::new(open_dir(At::new(&*fd, name))?);
+            let marks = layer.marks(At::directory(&*fd))?;
+            inner.push((i, Inner { fd, marks }));
+            Ok(marks.opaque)
+        };
         let resolution = resolve(which, look, hides)?;
-        Ok(Seen { resolution, looks })
+        Ok(Seen {
+            resolution,
+            looks,
+            inner,
+        })
     }
 
-    fn hides(&self, dir: &Node, part: &Part, name: &[u8], question: Question) -> Result<bool> {
-        let Some(fd) = self.tree.open_part(part)? else {
-            return Ok(false);
-        };
-        let layer = part.layer();
-        if layer.whiteout_beside(At::fd(&*fd), part.hints(dir)?, name)? {
-            return Ok(true);
+    /// Keeps open what of `node`, seen at `name` in `parts`, was opened for its marks: who looks
+    /// a directory up is about to look into it.
+    fn keep_open(&self, node: &Node, name: &Name, parts: &[Part], seen: &Seen) {
+        let mut opened = seen.inner.iter();
+        for dir in node.stack().lower_dirs() {
+            let is_in = |part: &Part| match (part, dir.place()) {
+                // A redirect may lead to another name beside it.
+                (Part::Lower(real), Some((above, at))) => at == name && Arc::ptr_eq(real, above),
+                _ => false,
+            };
+            let Some((_, inner)) = opened.find(|(i, _)| parts.get(*i).is_some_and(is_in)) else {
+                return;
+            };
+            if !dir.covered {
+                self.tree.layers.fds.keep_lower(dir, inner.fd.clone());
+            }
         }
-        if question == Question::WhiteoutBeside {
-            return Ok(false);
-        }
-        let inner = open_dir(At::new(&*fd, name))?;
-        Ok(layer.is_opaque(At::fd(&inner))?)
     }
 
     /// Whether the lower `parts` alone would show something at `name`.
@@ -286,7 +327,9 @@ impl Union {
                     .ino_of_lower(real, dir.ino, name, stat.mode, stat.nlink)
             }
         };
-        self.intern_as(ino, place, stack, &top).map(Some)
+        let entry = self.intern_as(ino, place, stack, &top)?;
+        self.keep_open(entry.node.node(), name, parts, seen);
+        Ok(Some(entry))
     }
 
     /// Interns a node, minding that an origin may be claimed by two upper files (a
@@ -506,7 +549,7 @@ impl Union {
         }
         let keys = upper.keys();
         let fd = self.tree.upper_dir(dir)?;
-        let yes = xattr::get_optional(At::fd(&*fd), keys.impure)?.is_some();
+        let yes = xattr::get_optional(At::directory(&*fd), keys.impure)?.is_some();
         impure.found(yes);
         Ok(yes)
     }

@@ -103,18 +103,27 @@ impl Union {
         let mut dirs = Vec::new();
         for &i in list {
             let part = parts.get(i).ok_or(Errno::EIO)?;
-            let covered = seen.look(i)?.covered;
+            let (look, marks) = (seen.look(i)?, seen.marks(i));
             if let Part::Lower(real) = part {
-                dirs.push(Arc::new(RealDir::child(real, name.clone(), covered)));
+                let inner = RealDir::child(real, name.clone(), look.covered);
+                let inner = inner.of_size(look.stat.size);
+                if let Some(marks) = marks {
+                    inner.hints.note(marks);
+                }
+                dirs.push(Arc::new(inner));
             }
-            if covered {
+            if look.covered || marks.is_some_and(|marks| !marks.redirected) {
                 continue;
             }
             let Some(redirect) = self.redirect_of(part, name)? else {
                 continue;
             };
             // Opaque or not, what has the plain name below does not count any more.
-            if !self.is_opaque_child(part, name)? {
+            let opaque = match marks {
+                Some(marks) => marks.opaque,
+                None => self.is_opaque_child(part, name)?,
+            };
+            if !opaque {
                 let below = parts.get(i + 1..).unwrap_or_default();
                 dirs.extend(self.redirected(dir, part, below, redirect, way.on()?)?);
             }
@@ -147,7 +156,7 @@ impl Union {
             return Ok(true);
         };
         let inner = open_dir(At::new(&*fd, name))?;
-        Ok(part.layer().is_opaque(At::fd(&inner))?)
+        Ok(part.layer().is_opaque(At::directory(&inner))?)
     }
 
     /// The directories that `redirect`, found in `part`, leads to; `below` are the
@@ -271,7 +280,7 @@ impl Union {
         let mut dir = parent.clone();
         while let Place::Named(above, name) = dir.place() {
             let redirect = if dir.in_upper() && !dir.is_plain() {
-                layer.redirect(At::fd(&*self.tree.upper_dir(&dir)?))?
+                layer.redirect(At::directory(&*self.tree.upper_dir(&dir)?))?
             } else {
                 None
             };

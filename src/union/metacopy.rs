@@ -105,7 +105,7 @@ impl Union {
         // Whoever makes layers for data-only ones need not mark their directories, and small
         // files have no holes where their xattrs take room (ext4, XFS) or none are told (EROFS).
         let may_be = !self.tree.layers.data_only.is_empty()
-            || layer.may_be_metacopy(At::fd(&*fd), part.hints(dir)?, stat);
+            || layer.may_be_metacopy(At::directory(&*fd), part.hints(dir)?, stat);
         match may_be {
             true => Ok(layer.share_of(At::new(&*fd, name))?),
             false => Ok(Share::All),

@@ -375,8 +375,8 @@ impl Union {
         to.dir.as_dir()?.upper_hints.files.learn(true);
         let upper = tgt.stack().upper.ok_or(Errno::EIO)?;
         let dir = self.tree.upper_dir(tgt)?;
-        if layer.redirect(At::fd(&*dir))?.is_some() {
-            layer.drop_redirect(At::fd(&*dir))?;
+        if layer.redirect(At::directory(&*dir))?.is_some() {
+            layer.drop_redirect(At::directory(&*dir))?;
         }
         // Nothing of what is below counts any more, whatever becomes of the rename.
         tgt.set_stack(Stack::upper_only(upper));

@@ -52,7 +52,7 @@ impl Dir<'_> {
 
     /// The directory itself.
     pub fn itself(&self) -> At<'_> {
-        At::fd(&*self.fd)
+        At::directory(&*self.fd)
     }
 
     /// Whether it is the upper's root.

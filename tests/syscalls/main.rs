@@ -37,6 +37,19 @@ const ROWS: &[Row] = &[
     ("the same in a directory that was listed", listed, |u| {
         u.lookup("d/none");
     }),
+    (
+        "lookup of a directory that both lower layers have",
+        used,
+        |u| {
+            u.lookup("d/full");
+        },
+    ),
+    ("the first lookup in it", seen_dir, |u| {
+        u.lookup("d/full/none");
+    }),
+    ("the fourth, which has it read", thrice, |u| {
+        u.lookup("d/full/none");
+    }),
     ("getattr of a lower file", seen, |u| u.getattr("d/low")),
     ("getattr of an upper file", made_new, |u| u.getattr("d/new")),
     ("getattr after chmod of a lower file", chmodded, |u| {
@@ -190,6 +203,13 @@ fn seen_dir(u: &Desk) {
     u.lookup("d/full");
 }
 
+fn thrice(u: &Desk) {
+    seen_dir(u);
+    for _ in 0..3 {
+        u.lookup("d/full/absent");
+    }
+}
+
 fn made_new(u: &Desk) {
     used(u);
     u.file("d/new");
@@ -276,7 +296,7 @@ fn operations_take_the_system_calls_that_the_documentation_says() {
         return skip::skipped("another root than that of the machine writes other marks");
     }
     // One with a journal, which not every disk has that is ext4.
-    let Some(backing) = Backing::sized(Kind::Ext4, 1 << 30) else {
+    let Some(backing) = Backing::sized(Kind::Ext4, 2 << 30) else {
         return;
     };
     let top = top();

@@ -67,6 +67,12 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         .on(Set::Small)
         .after(stat_dirs),
         new(
+            "stat-missing-first",
+            format!("stat of {some} missing names in directories never looked at"),
+            stat_missing,
+        )
+        .on(Set::Small),
+        new(
             "stat-missing-listed",
             format!("stat of {some} missing names where all was listed"),
             stat_missing,

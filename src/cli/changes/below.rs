@@ -3,7 +3,7 @@
 use crate::error::SysError;
 use crate::layer::marks::{is_mark_name, whiteout_file};
 use crate::layer::redirect::Redirect;
-use crate::sys::dir::for_each;
+use crate::sys::dir::{Entry, for_each, rewind};
 use crate::sys::fs::{O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, Stat, open, stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -91,12 +91,20 @@ pub(super) fn open_dir(at: At<'_>) -> Result<OwnedFd, SysError> {
     open(at, flags | O_RDONLY, 0).or_else(|_| open(at, flags | O_PATH, 0))
 }
 
+/// Shows `act` each entry of `dir`, which may have been read before.
+pub(super) fn each_entry(dir: &OwnedFd, mut act: impl FnMut(Entry<'_>)) -> Result<(), SysError> {
+    rewind(dir)?;
+    for_each(dir, |entry| {
+        act(entry);
+        Ok(())
+    })
+}
+
 /// The names in `dir`, sorted.
 pub(super) fn entries(dir: &OwnedFd) -> Result<BTreeSet<Vec<u8>>, SysError> {
     let mut all = BTreeSet::new();
-    for_each(dir, |entry| {
+    each_entry(dir, |entry| {
         all.insert(entry.name.to_vec());
-        Ok::<(), SysError>(())
     })?;
     Ok(all)
 }

@@ -1,11 +1,10 @@
 //! Hard links: a copied-up file is seen by names that the upper does not have.
 
-use super::below::{Below, Sight, entries, is_whiteout, open_dir, redirect};
+use super::below::{Below, Sight, each_entry, entries, is_whiteout, open_dir, redirect};
 use super::{Kind, Walk, child, is_opaque};
 use crate::error::{Errno, SysError};
 use crate::layer::handle::Origin;
 use crate::layer::marks::{is_mark_name, whiteout_file};
-use crate::sys::dir::for_each;
 use crate::sys::fs::{O_DIRECTORY, O_RDONLY, Stat, open_path, stat, statfs};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -108,7 +107,7 @@ fn find<'a>(
     const DT_DIR: u8 = 4;
     let mut dirs = Vec::new();
     // What cannot be read was not changed by a name in it either.
-    let listed = for_each(dir, |entry| {
+    let listed = each_entry(dir, |entry| {
         if entry.kind == DT_DIR || entry.kind == DT_UNKNOWN {
             dirs.push(entry.name.to_vec());
         }
@@ -117,7 +116,6 @@ fn find<'a>(
             path.push(entry.name.to_vec());
             found.push((path, indexed));
         }
-        Ok::<(), SysError>(())
     });
     if let Err(e) = listed {
         log::debug!("hard links in a lower directory are unknown: {e}");

@@ -85,7 +85,7 @@ impl Plain<'_> {
             Space::Trusted => Space::User,
             Space::User | Space::FuseOverlayfs => Space::Trusted,
         };
-        if value_is(At::fd(&*fd), keys(other).opaque, b"x")? {
+        if value_is(At::directory(&*fd), keys(other).opaque, b"x")? {
             return Ok(Some("whiteouts in the form of xattrs".into()));
         }
         if !self.mark_files {

@@ -137,7 +137,7 @@ impl Guide for Whole<'_> {
             return Ok(());
         }
         let fd = self.union.upper_part(ino)?.ok_or(Errno::EIO)?;
-        let (at, keys) = (At::fd(&*fd), keys(self.space));
+        let (at, keys) = (At::directory(&*fd), keys(self.space));
         if !value_is(at, keys.opaque, b"y")? {
             xattr::set(at, keys.opaque, b"y", 0)?;
             self.tally.directories += 1;
