@@ -36,7 +36,7 @@ fn judge(stage: &Stage, out: &Output, subjects: &[&str]) {
     let report: Value = serde_json::from_str(&stage.read("here/out.json")).expect("JSON");
     let rows = report["rows"].as_array().expect("rows");
     let names: Vec<_> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     for row in rows {
         for subject in subjects {
             let results = row["results"].as_array().expect("results");

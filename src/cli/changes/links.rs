@@ -1,6 +1,7 @@
 //! Hard links: a copied-up file is seen by names that the upper does not have.
 
-use super::below::{Below, Sight, each_entry, entries, is_whiteout, open_dir, redirect};
+use super::below::{Below, Sight, entries, is_whiteout, open_dir, redirect};
+use super::search::Search;
 use super::{Kind, Walk, child, is_opaque};
 use crate::error::{Errno, SysError};
 use crate::layer::handle::Origin;
@@ -39,9 +40,10 @@ pub(super) fn tell(
         if wanted.is_empty() {
             continue;
         }
-        let mut found = Vec::new();
-        find(root, &root.fd, &mut Vec::new(), &wanted, &mut found);
-        for (path, indexed) in found {
+        for (path, ino) in Search::new(root, wanted.keys().copied()).names(upper) {
+            let Some(indexed) = wanted.get(&ino) else {
+                continue;
+            };
             let Some((dir, below)) = shown(walk, root, upper, &path) else {
                 continue;
             };
@@ -90,46 +92,6 @@ fn unhex(name: &[u8]) -> Option<Vec<u8>> {
         _ => None,
     });
     pairs.collect()
-}
-
-/// A path as its names, and what it leads to.
-type Found<'a> = Vec<(Vec<Vec<u8>>, &'a Indexed)>;
-
-/// Looks for names of `wanted` in `dir` and below it, on the layer's own filesystem.
-fn find<'a>(
-    root: &Below,
-    dir: &OwnedFd,
-    path: &mut Vec<Vec<u8>>,
-    wanted: &'a BTreeMap<u64, Indexed>,
-    found: &mut Found<'a>,
-) {
-    const DT_UNKNOWN: u8 = 0;
-    const DT_DIR: u8 = 4;
-    let mut dirs = Vec::new();
-    // What cannot be read was not changed by a name in it either.
-    let listed = each_entry(dir, |entry| {
-        if entry.kind == DT_DIR || entry.kind == DT_UNKNOWN {
-            dirs.push(entry.name.to_vec());
-        }
-        if let Some(indexed) = wanted.get(&entry.ino).filter(|_| entry.kind != DT_DIR) {
-            let mut path = path.clone();
-            path.push(entry.name.to_vec());
-            found.push((path, indexed));
-        }
-    });
-    if let Err(e) = listed {
-        log::debug!("hard links in a lower directory are unknown: {e}");
-    }
-    for name in dirs {
-        let Ok(inner) = open_dir(At::new(dir, &name)) else {
-            continue;
-        };
-        if root.holds(&inner) {
-            path.push(name);
-            find(root, &inner, path, wanted, found);
-            path.pop();
-        }
-    }
 }
 
 /// The lower file that is seen at `path` through the union, and the directory that it is

@@ -6,6 +6,7 @@
 
 mod below;
 mod links;
+mod search;
 
 use crate::config::plan::Redirects;
 use crate::error::{Errno, SysError};
