@@ -5,8 +5,8 @@
 //! as long as one of them lasts (`fs/fuse/iomode.c`); otherwise open fails with EIO. So
 //! the first open of an inode decides. A file that others have open while it is copied
 //! up stays cached: a backing in the lower layer could not be exchanged for one in the
-//! upper, so lower files are never passed through. (Their access times would change, too:
-//! the kernel opens a backing without O_NOATIME.)
+//! upper, so lower files are passed through where there is no upper alone. (The kernel opens a
+//! backing without O_NOATIME, so that their layers must be on mounts that have no access times.)
 
 use crate::merge::inomap::Ino;
 use fuser::{BackingId, INodeNo, Notifier};

@@ -144,6 +144,13 @@ impl LayerSet {
         self.upper.as_ref().or(self.lowers.first())
     }
 
+    /// Whether no file of them is ever copied up, and reading one changes no access time.
+    pub fn stay_untouched(&self) -> bool {
+        let data_only = self.data_only.iter().map(|root| &root.layer);
+        let mut all = self.lowers.iter().chain(data_only);
+        self.upper.is_none() && all.all(|layer| layer.private_mount)
+    }
+
     /// Whether nothing lies below `layer`.
     pub fn is_bottom(&self, layer: &Layer) -> bool {
         self.data_only.is_empty() && self.lowers.last().is_none_or(|l| l.index == layer.index)

@@ -123,8 +123,14 @@ impl Union {
     /// Those of opening.
     pub fn backing(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         let node = self.node(ino)?;
-        if node.stack().data_upper().is_none() || !node.is_file() {
+        if !node.is_file() {
             return Ok(None);
+        }
+        if node.stack().data_upper().is_none() {
+            return match self.passes_lower {
+                true => self.tree.reader(&node).map(Some),
+                false => Ok(None),
+            };
         }
         self.tree.upper_layer()?.share_log();
         self.tree.reader(&node).map(Some)

@@ -65,6 +65,9 @@ pub struct Union {
     acls: bool,
     /// Every directory says that it has one link.
     static_nlink: bool,
+    /// Lower files may be read by the kernel itself: none is ever copied up, and no access
+    /// time changes.
+    passes_lower: bool,
 }
 
 impl Union {
@@ -96,6 +99,7 @@ impl Union {
         Ok(Union {
             mark_files: top.is_some_and(|layer| layer.caps.reads_files),
             acls: plan.has_acls() && top.is_none_or(|layer| layer.kept.is_none()),
+            passes_lower: tree.layers.stay_untouched(),
             tree,
             ahead: Arc::default(),
             settings: Settings {

@@ -1,7 +1,7 @@
 //! The figures: they add up for operations that are known.
 
 use super::Observed;
-use crate::support::sys;
+use crate::support::{skip, sys};
 use crate::tools::{await_that, stdout, told};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -220,6 +220,51 @@ fn prometheus_reads_the_file_and_the_socket() {
         .filter(|name| name.starts_with("figures.prom."))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_kernel_reads_files_that_stay_where_they_are_by_itself() {
+    let Some(observed) = Observed::new() else {
+        return;
+    };
+    if skip::in_user_namespace() || !sys::is_root() {
+        return skip::skipped("only root of the machine may pass files through");
+    }
+    observed.0.write("low/file", "in the lower layer");
+    let read = |name: &str| {
+        let text = fs::read_to_string(observed.path(&format!("mnt/{name}"))).expect("read");
+        (
+            text,
+            observed.stat()["requests"]["read"]["count"]
+                .as_u64()
+                .unwrap_or(0),
+        )
+    };
+    observed.mount(&["-o", "io=passthrough"]);
+    observed.0.write("mnt/own", "in the upper");
+    let (text, requests) = read("own");
+    assert_eq!(text, "in the upper");
+    if requests > 0 {
+        observed.unmount();
+        return skip::skipped("this kernel passes no files through");
+    }
+    // It may be copied up while it is open.
+    let (text, requests) = read("file");
+    assert_eq!((text.as_str(), requests), ("in the lower layer", 1));
+    observed.unmount();
+
+    observed.shell("touch -a -d @1 low/file");
+    let lowers = ["mount", "--lower", "low", "--lower", "low2"];
+    let out = observed.call(&[&lowers[..], &["-o", "io=passthrough", "mnt"]].concat());
+    assert!(out.status.success(), "{}", told(&out));
+    let (text, requests) = read("file");
+    assert_eq!((text.as_str(), requests), ("in the lower layer", 0));
+    observed.unmount();
+    assert_eq!(
+        observed.shell("stat -c %X low/file"),
+        "1\n",
+        "its access time"
+    );
 }
 
 #[test]
