@@ -175,7 +175,7 @@ impl Layer {
         if let Some(yes) = hints.xattrs.get() {
             return yes;
         }
-        match self.named_marks(dir) {
+        match self.xattr_marks(dir) {
             Ok(marks) => {
                 hints.note(&marks);
                 marks.xattr_whiteouts
@@ -222,7 +222,7 @@ impl Layer {
 
     /// The marks of the open directory `dir`.
     pub fn marks(&self, dir: At<'_>) -> Result<Marks, SysError> {
-        let mut marks = self.named_marks(dir)?;
+        let mut marks = self.xattr_marks(dir)?;
         if self.caps.reads_files {
             for name in [OPAQUE_FILE, OPAQUE_FILE_SHORT] {
                 let file = At { dir: dir.dir, name };
@@ -234,7 +234,7 @@ impl Layer {
 
     /// The marks of directory `dir` that are xattrs. Most directories have none, and one
     /// question tells.
-    fn named_marks(&self, dir: At<'_>) -> Result<Marks, SysError> {
+    fn xattr_marks(&self, dir: At<'_>) -> Result<Marks, SysError> {
         let mut marks = Marks::default();
         if !self.caps.xattrs {
             return Ok(marks);
