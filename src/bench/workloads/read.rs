@@ -68,7 +68,7 @@ pub fn workloads(sizes: &Sizes) -> Vec<Workload> {
         .after(stat_dirs),
         new(
             "stat-missing-first",
-            format!("stat of {some} missing names in directories never looked at"),
+            format!("stat of {some} missing names in unseen directories"),
             stat_missing,
         )
         .on(Set::Small),
