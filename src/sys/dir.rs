@@ -6,6 +6,9 @@ use crate::error::SysError;
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// Types of entries; `DT_UNKNOWN` where the filesystem does not say.
+pub use libc::{DT_CHR, DT_DIR, DT_REG, DT_UNKNOWN};
+
 /// One entry of a real directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {

@@ -1,13 +1,13 @@
 //! Fetching what is likely to be read next; [`crate::node::ahead`] says what that is.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::error::{Result, best_effort};
 use crate::merge::inomap::Ino;
 use crate::merge::listing::{COOKIE_DOTDOT, Entry as Listed};
 use crate::merge::name::Name;
 use crate::node::ahead::{Kind, ReadAhead, Task};
 use crate::node::{Node, Place};
+use crate::sys::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::sys::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};

@@ -8,7 +8,7 @@ use crate::error::{Errno, Result};
 use crate::layer::Layer;
 use crate::layer::dirfds::{open_dir, open_listing};
 use crate::layer::private::Names;
-use crate::sys::dir::for_each;
+use crate::sys::dir::{DT_DIR, DT_UNKNOWN, for_each};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,8 +16,6 @@ use std::sync::Arc;
 
 /// A deeper layer is not looked through: each level holds a descriptor.
 const DEEPEST: usize = 256;
-const DT_DIR: u8 = 4;
-const DT_UNKNOWN: u8 = 0;
 
 impl Union {
     /// Whether what it shows stays as it is while it is mounted.

@@ -2,7 +2,6 @@
 //! and what is left when it is not used any more.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN};
 use crate::copyup::extents::{self, Advance};
 use crate::error::{Errno, Result};
 use crate::layer::dirfds::open_listing;
@@ -11,7 +10,7 @@ use crate::merge::inomap::Ino;
 use crate::node::Node;
 use crate::node::table::LookupRef;
 use crate::observe::figures::Partly;
-use crate::sys::dir::for_each;
+use crate::sys::dir::{DT_DIR, DT_REG, DT_UNKNOWN, for_each};
 use crate::sys::fs;
 use crate::sys::path::At;
 use std::collections::BTreeSet;

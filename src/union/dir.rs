@@ -7,11 +7,8 @@ use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing};
 use crate::node::Place;
 use crate::node::ahead::Kind;
 use crate::observe::{self, Cache};
+use crate::sys::dir::{DT_DIR, DT_UNKNOWN};
 use crate::sys::process::Waits;
-
-pub(super) const DT_UNKNOWN: u8 = 0;
-pub(super) const DT_DIR: u8 = 4;
-pub(super) const DT_REG: u8 = 8;
 
 /// One line of a directory.
 #[derive(Clone, Debug)]

@@ -123,16 +123,13 @@ impl Union {
     /// Those of opening.
     pub fn backing(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         let node = self.node(ino)?;
-        if !node.is_file() {
+        let in_upper = node.stack().data_upper().is_some();
+        if !node.is_file() || !in_upper && !self.passes_lower {
             return Ok(None);
         }
-        if node.stack().data_upper().is_none() {
-            return match self.passes_lower {
-                true => self.tree.reader(&node).map(Some),
-                false => Ok(None),
-            };
+        if in_upper {
+            self.tree.upper_layer()?.share_log();
         }
-        self.tree.upper_layer()?.share_log();
         self.tree.reader(&node).map(Some)
     }
 

@@ -2,7 +2,7 @@
 //! there are, and where, without a look.
 
 use super::Union;
-use super::dir::{DT_DIR, DT_REG, DT_UNKNOWN, kind_of};
+use super::dir::kind_of;
 use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
 use crate::layer::dirfds::open_listing;
@@ -14,7 +14,7 @@ use crate::merge::resolve::Sighting;
 use crate::node::Node;
 use crate::node::dir::{DirPart, DirState};
 use crate::node::door::Part;
-use crate::sys::dir::for_each;
+use crate::sys::dir::{DT_CHR, DT_DIR, DT_REG, DT_UNKNOWN, for_each};
 use crate::sys::fs;
 use crate::sys::magic;
 use crate::sys::path::At;
@@ -23,8 +23,6 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
-
-const DT_CHR: u8 = 2;
 
 /// After so many lookups in a directory, and whenever there were half as many more, it is
 /// worth a thought whether reading it whole would have been cheaper.

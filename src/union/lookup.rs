@@ -1,6 +1,5 @@
 //! Finding names.
 
-use super::dir::{DT_DIR, DT_UNKNOWN};
 use super::{Attr, Union};
 use crate::copyup::nlink;
 use crate::error::{Errno, Result};
@@ -20,6 +19,7 @@ use crate::node::stack::{DataBelow, DataFile, Lower, Stack};
 use crate::node::table::LookupRef;
 use crate::node::{Node, Place};
 use crate::observe::{self, Cache};
+use crate::sys::dir::{DT_DIR, DT_UNKNOWN};
 use crate::sys::fs::{S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -328,7 +328,9 @@ impl Union {
             }
         };
         let entry = self.intern_as(ino, place, stack, &top)?;
-        self.keep_open(entry.node.node(), name, parts, seen);
+        if !seen.inner.is_empty() {
+            self.keep_open(entry.node.node(), name, parts, seen);
+        }
         Ok(Some(entry))
     }
 

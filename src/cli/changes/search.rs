@@ -2,13 +2,11 @@
 //! most of them are, and no further once all are found.
 
 use super::below::{Below, each_entry, entries, open_dir};
+use crate::sys::dir::{DT_DIR, DT_UNKNOWN};
 use crate::sys::fs::stat;
 use crate::sys::path::At;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-
-const DT_UNKNOWN: u8 = 0;
-const DT_DIR: u8 = 4;
 
 /// A path as its names.
 pub(super) type Steps = Vec<Vec<u8>>;
@@ -18,6 +16,8 @@ pub(super) struct Search<'a> {
     layer: &'a Below,
     /// How many names of each file are still to be found; nothing before the first of them.
     missing: BTreeMap<u64, Option<u32>>,
+    /// Of how many files names are still to be found.
+    unfinished: usize,
     /// Directories that were looked through with all below them.
     done: BTreeSet<Steps>,
     found: Vec<(Steps, u64)>,
@@ -26,9 +26,11 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// For the files of `layer` with the inode numbers `wanted`.
     pub fn new(layer: &'a Below, wanted: impl IntoIterator<Item = u64>) -> Search<'a> {
+        let missing: BTreeMap<_, _> = wanted.into_iter().map(|ino| (ino, None)).collect();
         Search {
             layer,
-            missing: wanted.into_iter().map(|ino| (ino, None)).collect(),
+            unfinished: missing.len(),
+            missing,
             done: BTreeSet::new(),
             found: Vec::new(),
         }
@@ -43,7 +45,7 @@ impl<'a> Search<'a> {
 
     fn go(&mut self, upper: &OwnedFd) {
         for mut path in deepest_first(upper) {
-            if self.is_over() {
+            if self.unfinished == 0 {
                 return;
             }
             if let Some(dir) = self.reach(&path) {
@@ -59,10 +61,6 @@ impl<'a> Search<'a> {
             .try_fold(root, |dir, name| self.enter(&dir, name))
     }
 
-    fn is_over(&self) -> bool {
-        self.missing.values().all(|left| *left == Some(0))
-    }
-
     /// The directory `name` in `dir`, if it belongs to the layer.
     fn enter(&self, dir: &OwnedFd, name: &[u8]) -> Option<OwnedFd> {
         let inner = open_dir(At::new(dir, name)).ok()?;
@@ -71,7 +69,7 @@ impl<'a> Search<'a> {
 
     /// Looks through `dir`, which is at `path`, and all below it.
     fn look_through(&mut self, dir: &OwnedFd, path: &mut Steps) {
-        if self.is_over() || self.done.contains(path) {
+        if self.unfinished == 0 || self.done.contains(path) {
             return;
         }
         for name in self.list(dir, path) {
@@ -101,7 +99,10 @@ impl<'a> Search<'a> {
         for (name, ino) in names {
             let links = stat(At::new(dir, &name)).map(|stat| stat.nlink);
             if let Some(left) = self.missing.get_mut(&ino) {
-                *left = left.or(links.ok()).map(|left| left.saturating_sub(1));
+                let before = left.or(links.ok());
+                *left = before.map(|left| left.saturating_sub(1));
+                // One more name than links is of another file with that number.
+                self.unfinished -= usize::from(before == Some(1));
             }
             let mut path = path.clone();
             path.push(name);

@@ -7,6 +7,7 @@ use crate::config::plan::MountPlan;
 use crate::error::{Errno, MountError, Result, best_effort};
 use crate::layer::scratch::remove_tree;
 use crate::merge::inomap::Ino;
+use crate::sys::dir::DT_UNKNOWN;
 use crate::sys::fs::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
 use crate::sys::path::At;
 use crate::sys::xattr;
@@ -14,7 +15,6 @@ use crate::union::Union;
 use crate::upkeep::{trouble, walk};
 use std::os::fd::OwnedFd;
 
-const DT_UNKNOWN: u8 = 0;
 const INDEX: &[u8] = b"index";
 
 /// Gives every name that the union shows of an indexed file an entry in the upper.

@@ -4,6 +4,7 @@
 use super::Job;
 use crate::error::{Errno, MountError, Result};
 use crate::merge::inomap::{Ino, ROOT};
+use crate::sys::dir::DT_DIR;
 use crate::union::{Entry, Union};
 use crate::upkeep::walk::below;
 use crate::upkeep::{Shown, trouble};
@@ -11,7 +12,6 @@ use std::path::PathBuf;
 
 /// As many names are asked for at a time.
 const BATCH: usize = 1024;
-const DT_DIR: u8 = 4;
 
 /// A directory of the union on the way down; `D` is the guide's own.
 pub(super) struct Stop<'u, D> {

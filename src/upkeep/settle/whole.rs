@@ -9,13 +9,12 @@ use crate::layer::dirfds::RealDir;
 use crate::layer::private::Space;
 use crate::merge::inomap::{Ino, ROOT};
 use crate::merge::name::Name;
+use crate::sys::dir::DT_REG;
 use crate::sys::fs;
 use crate::sys::path::At;
 use crate::sys::xattr;
 use crate::union::Union;
 use std::sync::Arc;
-
-const DT_REG: u8 = 8;
 
 /// Makes whole what has to be. Marks are read in `space`; those of the lower layers are
 /// going to be read in `target`.
