@@ -2,7 +2,7 @@
 //! result, and to change it?
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use plyfs::merge::listing::{CookieKey, Entry, Listing, Merger, Said};
+use plyfs::merge::listing::{CookieKey, Entry, Listing, Merger};
 use plyfs::merge::name::Name;
 use std::hint::black_box;
 
@@ -17,26 +17,28 @@ fn entry(number: usize) -> Entry {
     }
 }
 
-/// What `layers` layers say of `names` names, dealt out evenly; a tenth of them is deleted
-/// in the topmost.
-fn said(names: usize, layers: usize) -> Vec<Vec<Said>> {
+/// What a layer has, and what it hides.
+type Layer = (Vec<Entry>, Vec<Name>);
+
+/// `names` names, dealt out evenly to so many layers; a tenth of them is deleted in the
+/// topmost.
+fn dealt(names: usize, layers: usize) -> Vec<Layer> {
     (0..layers)
         .map(|layer| {
-            (0..names)
-                .filter(|number| layer == 0 && number % 10 == 0 || number % layers == layer)
-                .map(|number| match (layer, number % 10) {
-                    (0, 0) => Said::Whiteout(entry(number).name),
-                    _ => Said::Here(entry(number)),
-                })
-                .collect()
+            let deleted = |number: &usize| layer == 0 && number.is_multiple_of(10);
+            let here = (0..names)
+                .filter(|number| number % layers == layer && !deleted(number))
+                .map(entry);
+            let hides = (0..names).filter(deleted).map(|number| entry(number).name);
+            (here.collect(), hides.collect())
         })
         .collect()
 }
 
-fn merge(key: &CookieKey, said: Vec<Vec<Said>>) -> Listing {
+fn merge(key: &CookieKey, layers: Vec<Layer>) -> Listing {
     let mut merger = Merger::new(key);
-    for layer in said {
-        merger.layer(layer);
+    for (entries, hides) in layers {
+        merger.layer(entries, hides);
     }
     merger.finish()
 }
@@ -55,8 +57,8 @@ fn merging(c: &mut Criterion) {
         let id = BenchmarkId::from_parameter(format!("{names} names, {layers} layers"));
         group.bench_function(id, |b| {
             b.iter_batched(
-                || said(names, layers),
-                |said| merge(&key, said),
+                || dealt(names, layers),
+                |layers| merge(&key, layers),
                 BatchSize::LargeInput,
             );
         });
@@ -68,7 +70,7 @@ fn using(c: &mut Criterion) {
     let key = CookieKey::default();
     let mut group = c.benchmark_group("listing/use");
     for names in [1_000, 100_000] {
-        let mut listing = merge(&key, said(names, 5));
+        let mut listing = merge(&key, dealt(names, 5));
         let known = entry(names / 2 + 1).name;
         group.bench_function(BenchmarkId::new("known name", names), |b| {
             b.iter(|| listing.get(&key, black_box(&known)).is_some());

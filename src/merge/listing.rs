@@ -14,7 +14,7 @@
 //! ```
 
 use super::name::Name;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 /// The cookie of `.`; a directory stream starts at 0.
@@ -110,61 +110,74 @@ impl Listing {
     }
 }
 
-/// What one layer's directory says of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// The name is here.
-    Here(Entry),
-    /// The name is deleted here: hidden in all layers below.
-    Whiteout(Name),
-    /// The name is here and whatever lies below is hidden (a whiteout file beside it).
-    HereHidingBelow(Entry),
-}
-
 /// Merges layers, given topmost first.
 #[derive(Debug)]
 pub struct Merger<'k> {
     key: &'k CookieKey,
-    listing: Listing,
-    hidden: std::collections::HashSet<Name>,
+    /// What is visible, by cookies; of one name that of the topmost layer is the first.
+    shown: Vec<(u64, Entry)>,
+    hidden: HashSet<Name>,
+    /// With so many in `shown` those that have another above them are taken out.
+    crowded: usize,
 }
+
+/// Fewer entries are put in order at the end only.
+const CROWD: usize = 4096;
 
 impl<'k> Merger<'k> {
     /// Nothing merged yet.
     pub fn new(key: &'k CookieKey) -> Merger<'k> {
         Merger {
             key,
-            listing: Listing::default(),
-            hidden: Default::default(),
+            shown: Vec::new(),
+            hidden: HashSet::new(),
+            crowded: CROWD,
         }
     }
 
-    /// Adds the next lower layer, whole: marks of a layer hide only what is below it.
-    pub fn layer(&mut self, said: Vec<Said>) {
-        let mut hides = Vec::new();
-        for one in said {
-            match one {
-                Said::Here(entry) => self.show(entry),
-                Said::Whiteout(name) => hides.push(name),
-                Said::HereHidingBelow(entry) => {
-                    hides.push(entry.name.clone());
-                    self.show(entry);
-                }
+    /// Adds the next lower layer, whole: the names that it `hides` are hidden only below it,
+    /// and may be among its own `entries`.
+    pub fn layer(
+        &mut self,
+        entries: impl IntoIterator<Item = Entry>,
+        hides: impl IntoIterator<Item = Name>,
+    ) {
+        for entry in entries {
+            if !self.hidden.contains(&entry.name) {
+                let cookie = self.key.cookie(&entry.name);
+                self.shown.push((cookie, entry));
             }
         }
         self.hidden.extend(hides);
-    }
-
-    fn show(&mut self, entry: Entry) {
-        if !self.hidden.contains(&*entry.name) && self.listing.get(self.key, &entry.name).is_none()
-        {
-            self.listing.insert(self.key, entry);
+        if self.shown.len() > self.crowded {
+            self.order();
+            self.crowded = CROWD.max(2 * self.shown.len());
         }
     }
 
+    /// Sorts what is shown. Sorting keeps the order of the layers within a name.
+    fn order(&mut self) {
+        self.shown.sort_by_key(|(cookie, _)| *cookie);
+        self.shown
+            .dedup_by(|below, above| below.0 == above.0 && below.1.name == above.1.name);
+    }
+
     /// The merged directory.
-    pub fn finish(self) -> Listing {
-        self.listing
+    pub fn finish(mut self) -> Listing {
+        self.order();
+        let cookies = self.shown.iter().map(|(cookie, _)| cookie);
+        if cookies.is_sorted_by(|a, b| a < b) {
+            return Listing {
+                entries: self.shown.into_iter().collect(),
+            };
+        }
+        let mut listing = Listing::default();
+        for (_, entry) in self.shown {
+            if listing.get(self.key, &entry.name).is_none() {
+                listing.insert(self.key, entry);
+            }
+        }
+        listing
     }
 }
 
@@ -196,23 +209,46 @@ mod tests {
     fn a_name_is_listed_once_and_marks_hide_only_what_is_below() {
         let key = CookieKey::default();
         let mut m = Merger::new(&key);
-        m.layer(vec![
-            Said::Whiteout(name("gone")),
-            Said::Here(entry("top", 1)),
-            Said::HereHidingBelow(entry("both", 2)),
-        ]);
-        m.layer(vec![
-            Said::Here(entry("gone", 3)),
-            Said::Here(entry("top", 4)),
-            Said::Here(entry("both", 5)),
-            Said::Here(entry("low", 6)),
-            Said::Whiteout(name("lowest")),
-        ]);
-        m.layer(vec![
-            Said::Here(entry("lowest", 7)),
-            Said::Here(entry("low", 8)),
-        ]);
+        m.layer(
+            [entry("top", 1), entry("both", 2)],
+            [name("gone"), name("both")],
+        );
+        m.layer(
+            [
+                entry("gone", 3),
+                entry("top", 4),
+                entry("both", 5),
+                entry("low", 6),
+            ],
+            [name("lowest")],
+        );
+        m.layer([entry("lowest", 7), entry("low", 8)], []);
         assert_eq!(names(&m.finish()), ["both=2", "low=6", "top=1"]);
+    }
+
+    #[test]
+    fn names_of_one_hash_are_all_listed_and_each_once() {
+        let key = CookieKey::default();
+        let mut m = Merger::new(&key);
+        m.shown = ["top", "other", "top", "last", "other"]
+            .into_iter()
+            .zip(1..)
+            .map(|(name, ino)| (FIRST, entry(name, ino)))
+            .collect();
+        assert_eq!(names(&m.finish()), ["last=4", "other=2", "top=1"]);
+    }
+
+    #[test]
+    fn many_layers_with_the_same_names_need_no_more_room_than_few() {
+        let key = CookieKey::default();
+        let mut m = Merger::new(&key);
+        for layer in 0..100 {
+            m.layer((0..1000).map(|i| entry(&format!("{i}"), layer)), []);
+            assert!(m.shown.len() <= CROWD + 1000, "{}", m.shown.len());
+        }
+        let listing = m.finish();
+        assert_eq!(listing.len(), 1000);
+        assert!(listing.after(0).all(|(_, e)| e.ino == 0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::layer::Layer;
 use crate::layer::dirfds::open_listing;
 use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
 use crate::merge::inomap::RealId;
-use crate::merge::listing::{Entry as Listed, Listing, Merger, Said};
+use crate::merge::listing::{Entry as Listed, Listing, Merger};
 use crate::merge::name::Name;
 use crate::merge::resolve::Sighting;
 use crate::node::Node;
@@ -19,7 +19,6 @@ use crate::sys::fs;
 use crate::sys::magic;
 use crate::sys::path::At;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
-use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,12 +60,10 @@ impl From<Errno> for Stop {
 /// What was found in one layer's directory.
 #[derive(Default)]
 struct Found {
-    /// What has its own name here, with its number here.
+    /// What has its own name here.
     entries: Vec<Listed>,
-    /// Whiteouts that have the name themselves.
-    said: Vec<Said>,
-    /// The names that whiteout files hide.
-    hidden: HashSet<Name>,
+    /// The names that are hidden in the layers below.
+    hides: Vec<Name>,
     mark_files: bool,
 }
 
@@ -77,23 +74,8 @@ impl Found {
             && file != OPAQUE_FILE
             && let Ok(name) = Name::new(name)
         {
-            self.hidden.insert(name);
+            self.hides.push(name);
         }
-    }
-
-    /// What that says, where `ino_of` tells the union's number of an entry.
-    fn told(mut self, ino_of: impl Fn(&Listed) -> u64) -> Vec<Said> {
-        for mut entry in self.entries {
-            entry.ino = ino_of(&entry);
-            self.said.push(if self.hidden.remove(&*entry.name) {
-                Said::HereHidingBelow(entry)
-            } else {
-                Said::Here(entry)
-            });
-        }
-        self.said
-            .extend(self.hidden.into_iter().map(Said::Whiteout));
-        self.said
     }
 }
 
@@ -208,7 +190,8 @@ impl Union {
         let (mut lower, mut left) = (0u16, most);
         for part in parts {
             let number = matches!(part, Part::Lower(_)).then_some(lower);
-            merger.layer(self.read_part(dir, part, number, &mut left)?);
+            let found = self.read_part(dir, part, number, &mut left)?;
+            merger.layer(found.entries, found.hides);
             lower = lower.saturating_add(u16::from(number.is_some()));
         }
         Ok(merger.finish())
@@ -220,14 +203,14 @@ impl Union {
         part: &Part,
         lower: Option<u16>,
         left: &mut u64,
-    ) -> std::result::Result<Vec<Said>, Stop> {
+    ) -> std::result::Result<Found, Stop> {
+        let mut found = Found::default();
         let Some(fd) = self.tree.open_part(part)? else {
-            return Ok(Vec::new());
+            return Ok(found);
         };
         let layer = part.layer();
         let hints = part.hints(dir)?;
         let xattr_marks = layer.has_xattr_whiteouts(At::directory(&*fd), hints);
-        let mut found = Found::default();
         for_each(
             &open_listing(fd.as_fd())?,
             |entry| -> std::result::Result<(), Stop> {
@@ -250,7 +233,7 @@ impl Union {
                     kind = kind_of(look.stat.mode);
                     let seen = layer.sighting(At::directory(&*fd), hints, &name, &look.stat);
                     if seen == Sighting::Whiteout {
-                        found.said.push(Said::Whiteout(name));
+                        found.hides.push(name);
                         return Ok(());
                     }
                 }
@@ -265,12 +248,15 @@ impl Union {
         )?;
         hints.files.learn(found.mark_files);
         if layer.is_upper {
-            let hidden = found.mark_files || !found.said.is_empty();
+            let hidden = found.mark_files || !found.hides.is_empty();
             dir.as_dir()?.whiteouts.learn(hidden);
         }
         // After the reading: whoever copies a file up marks the directory before.
         let tells = self.tells_inodes(dir, layer)?;
-        Ok(found.told(|entry| self.listed_ino(layer, tells, entry)))
+        for entry in &mut found.entries {
+            entry.ino = self.listed_ino(layer, tells, entry);
+        }
+        Ok(found)
     }
 
     /// The union's number for `entry` of `layer`, whose number there it has; 0 where a lookup
