@@ -21,6 +21,10 @@ pub struct Machine {
     pub memory_kib: u64,
     /// The load before the first measurement: that of others.
     pub load: String,
+    /// What its processors do while they have nothing to do, which decides what waking a
+    /// server costs; empty where the kernel does not say.
+    #[serde(default)]
+    pub idle: String,
 }
 
 /// The kernel's release.
@@ -59,7 +63,24 @@ impl Machine {
                 .next()
                 .unwrap_or_default()
                 .to_owned(),
+            idle: idle(
+                &read("/sys/devices/system/cpu/cpuidle/current_governor"),
+                read("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+                    .parse()
+                    .ok(),
+            ),
         }
+    }
+}
+
+/// The governor of idle processors in words; that of virtual machines may have them look out
+/// for work for so many nanoseconds before they are given back to the host
+/// (Documentation/virt/guest-halt-polling.rst).
+fn idle(governor: &str, polling: Option<u64>) -> String {
+    match (governor, polling) {
+        ("haltpoll", Some(0)) => "haltpoll, which halts at once".to_owned(),
+        ("haltpoll", Some(nanos)) => format!("haltpoll, which halts after {} us", nanos / 1000),
+        _ => governor.to_owned(),
     }
 }
 
@@ -111,6 +132,16 @@ mod tests {
         assert_eq!(field(text, "MemTotal", ':').as_deref(), Some("24 kB"));
         assert_eq!(field("A=\"b c\"", "A", '=').as_deref(), Some("b c"));
         assert_eq!(field(text, "Swap", ':'), None);
+    }
+
+    #[test]
+    fn what_idle_processors_do_is_told_where_it_matters() {
+        assert_eq!(idle("menu", Some(200_000)), "menu");
+        assert_eq!(idle("haltpoll", Some(0)), "haltpoll, which halts at once");
+        assert_eq!(
+            idle("haltpoll", Some(200_000)),
+            "haltpoll, which halts after 200 us"
+        );
     }
 
     #[test]

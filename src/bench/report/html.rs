@@ -74,6 +74,9 @@ fn facts(report: &Report) -> String {
             format!("{} of the usual ones", report.scale),
         ),
     ];
+    if !machine.idle.is_empty() {
+        facts.push(("idle processors".to_owned(), machine.idle.clone()));
+    }
     if !report.cold.is_empty() {
         facts.push(("cold".to_owned(), report.cold.clone()));
     }

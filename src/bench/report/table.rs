@@ -57,6 +57,9 @@ fn head(report: &Report) -> String {
         report.rounds,
         machine.load,
     ));
+    if !machine.idle.is_empty() {
+        text.push_str(&format!("idle processors: {}\n", machine.idle));
+    }
     for subject in &report.subjects {
         let options = match subject.options.as_str() {
             "" => String::new(),

@@ -38,6 +38,11 @@ impl Table {
     }
 }
 
+/// So many of something that has these names.
+fn several(n: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { more })
+}
+
 /// A number with its thousands apart.
 fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -234,8 +239,8 @@ fn present(figures: &Figures) -> Table {
     line(
         "partly copied",
         format!(
-            "{} files, which lack {}",
-            count(partly.files),
+            "{}, lacking {}",
+            several(partly.files, "file", "files"),
             bytes(partly.missing_bytes)
         ),
     );
@@ -243,22 +248,22 @@ fn present(figures: &Figures) -> Table {
     line(
         "fetched ahead",
         format!(
-            "{} files ({}), {} directories, {} entries",
-            count(ahead.files),
+            "{} ({}), {}, {}",
+            several(ahead.files, "file", "files"),
             bytes(ahead.bytes),
-            count(ahead.directories),
-            count(ahead.entries)
+            several(ahead.directories, "directory", "directories"),
+            several(ahead.entries, "entry", "entries")
         ),
     );
     let fds = &now.descriptors;
     line(
         "descriptors",
         format!(
-            "{} of {} ({} directories, {} files)",
+            "{} of {} ({}, {})",
             count(fds.open),
             count(fds.limit),
-            count(fds.directories),
-            count(fds.files)
+            several(fds.directories, "directory", "directories"),
+            several(fds.files, "file", "files")
         ),
     );
     let memory = &now.memory;
