@@ -10,7 +10,7 @@ use super::answer::{absent, answer_read, empty, value, written};
 use super::backing::{Backings, Served};
 use super::bare::Bare;
 use super::convert::{attr, caller, errno, file_type, set_time, unpack_rdev};
-use super::readers::{Readers, beside, caught, elsewhere};
+use super::readers::{Readers, beside, caught, elsewhere, unanswered};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
@@ -138,6 +138,15 @@ impl Adapter {
         caught(kind.name(), act);
     }
 
+    /// Reads directories that are much asked, which the next lookups gain from: the answer to
+    /// the last has been given.
+    fn list_asked(&self) {
+        if self.union.is_much_asked() {
+            let _serving = self.readers.serve();
+            unanswered("read a directory", || self.union.list_asked());
+        }
+    }
+
     /// Has fetched what is likely to be read next.
     fn read_ahead(&self) {
         if let Some(fetcher) = self.union.begin_to_read_ahead() {
@@ -190,13 +199,14 @@ impl fuser::Filesystem for Adapter {
                 Err(e) => reply.error(errno(e)),
             }
         });
+        self.list_asked();
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
         if let Some(observer) = &self.observer {
             observer.count(Kind::Forget);
         }
-        caught("forget", || self.union.forget(ino.0, nlookup));
+        unanswered("forget", || self.union.forget(ino.0, nlookup));
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

@@ -83,6 +83,13 @@ pub fn caught(operation: &'static str, act: impl FnOnce()) {
     }
 }
 
+/// Does `act`, which answers nobody: a bug in it is told, and has no other consequence.
+pub fn unanswered(what: &str, act: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(act)).is_err() {
+        log::error!("{what}: a bug in plyfs");
+    }
+}
+
 /// Goes on with the request of this thread in one of its own.
 pub fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
     let request = observe::hand_over();
@@ -99,11 +106,7 @@ pub fn elsewhere(operation: &'static str, act: impl FnOnce() + Send + 'static) {
 /// Does `act`, which answers nobody, in a thread of its own; where there is none for it, nobody
 /// does.
 pub fn beside(what: &'static str, act: impl FnOnce() + Send + 'static) {
-    let work = move || {
-        if catch_unwind(AssertUnwindSafe(act)).is_err() {
-            log::error!("{what}: a bug in plyfs");
-        }
-    };
+    let work = move || unanswered(what, act);
     if let Err(e) = std::thread::Builder::new().name(what.into()).spawn(work) {
         log::debug!("{what}: no thread for it: {e}");
     }

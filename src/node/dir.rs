@@ -27,6 +27,11 @@ impl DirPart {
         self.lookups.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
+    /// How many lookups were counted.
+    pub fn lookups(&self) -> u32 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
     /// The names, to be changed: what was found absent may not be for long.
     pub fn changing(&self) -> RwLockWriteGuard<'_, DirState> {
         let mut names = self.names.write();

@@ -1,5 +1,6 @@
 //! The lock order, and the only code that takes two locks.
 //!
+//! 0. `Asked::reader`, only tried: who holds it reads directories, one after the other.
 //! 1. [`Tree::rename_gate`]: only for moving between directories.
 //! 2. `DirPart::names`: ancestor first, else the lower inode number.
 //! 3. `Node::copyup`: one at a time on the way up; under 2 only by `try_lock` (on

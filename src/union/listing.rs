@@ -7,7 +7,7 @@ use crate::error::{Errno, Result, SysError, best_effort};
 use crate::layer::Layer;
 use crate::layer::dirfds::open_listing;
 use crate::layer::marks::{OPAQUE_FILE, hidden_by_file, is_mark_name};
-use crate::merge::inomap::RealId;
+use crate::merge::inomap::{Ino, RealId};
 use crate::merge::listing::{Entry as Listed, Listing, Merger};
 use crate::merge::name::Name;
 use crate::merge::resolve::Sighting;
@@ -18,23 +18,27 @@ use crate::sys::dir::{DT_CHR, DT_DIR, DT_REG, DT_UNKNOWN, for_each};
 use crate::sys::fs;
 use crate::sys::magic;
 use crate::sys::path::At;
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLockReadGuard, RwLockUpgradableReadGuard};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// After so many lookups in a directory, and whenever there were half as many more, it is
 /// worth a thought whether reading it whole would have been cheaper.
-const FIRST_THOUGHT: u32 = 4;
-/// What reading one layer's directory costs beside its entries (open, getdents64 twice,
-/// close), in entries.
-const COST_OF_READING: u64 = 16;
+const FIRST_THOUGHT: u32 = 3;
+/// What reading one layer's directory costs beside its entries (open, getdents64, close), in
+/// entries.
+const COST_OF_READING: u64 = 10;
 /// What one look at a name costs, in entries that could have been read.
-const COST_OF_A_LOOK: u64 = 6;
+const COST_OF_A_LOOK: u64 = 4;
 /// How much reading may cost, in what the looks have cost so far: who asks often asks on.
-const HOPE: u64 = 2;
-/// More are not read unasked: others would wait for that.
+const HOPE: u64 = 4;
+/// More are not read unasked: whoever changes a name there waits for that.
 const MOST: u64 = 4096;
+/// So many directories wait to be read; others are thought of again later.
+const ASKED_MAX: usize = 4096;
 /// Bytes that a directory's size says of one entry, at least, on any filesystem whose
 /// directories have a size. It keeps large ones from being begun.
 const BYTES_PER_ENTRY: u64 = 16;
@@ -79,32 +83,67 @@ impl Found {
     }
 }
 
+/// Directories in which many names were looked up: reading them may pay.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    some: AtomicBool,
+    dirs: Mutex<VecDeque<Ino>>,
+    /// Held by who reads them. One does, and all others go on answering.
+    reader: Mutex<()>,
+}
+
+impl Asked {
+    fn note(&self, dir: Ino) {
+        let mut dirs = self.dirs.lock();
+        if dirs.len() < ASKED_MAX {
+            dirs.push_back(dir);
+        }
+        self.some.store(true, Ordering::Relaxed);
+    }
+
+    fn next(&self) -> Option<Ino> {
+        let mut dirs = self.dirs.lock();
+        let next = dirs.pop_front();
+        self.some.store(next.is_some(), Ordering::Relaxed);
+        next
+    }
+}
+
 impl Union {
-    /// The names of `dir`, whose lookups count: where there were many, they are all read,
-    /// for as much as the looks have cost that are spared from then on.
+    /// The names of `dir`, whose lookups count: where there were many, [`Union::list_asked`]
+    /// reads them all.
     pub(super) fn names_for_lookup<'n>(
         &self,
-        dir: &Arc<Node>,
+        dir: &Node,
         part: &'n DirPart,
-    ) -> Result<RwLockReadGuard<'n, DirState>> {
+    ) -> RwLockReadGuard<'n, DirState> {
         let names = part.names.read();
-        if names.listing.is_some() || self.listing_life.is_some() {
-            return Ok(names);
+        if names.listing.is_none()
+            && self.listing_life.is_none()
+            && is_worth_a_thought(part.count_lookup())
+        {
+            self.asked.note(dir.ino);
         }
-        let asked = part.count_lookup();
-        if !is_worth_a_thought(asked) {
-            return Ok(names);
-        }
-        drop(names);
-        // Who changes a name there need not be waited for: there will be other lookups.
-        let Some(mut names) = part.names.try_write() else {
-            return Ok(part.names.read());
+        names
+    }
+
+    /// Whether there is something for [`Union::list_asked`].
+    pub fn is_much_asked(&self) -> bool {
+        self.asked.some.load(Ordering::Relaxed)
+    }
+
+    /// Reads the directories in which so many names were looked up that this costs no more than
+    /// the looks that it spares. For who has just answered, as nobody needs to wait for it.
+    pub fn list_asked(&self) {
+        let Some(_alone) = self.asked.reader.try_lock() else {
+            return;
         };
-        if names.listing.is_none() {
-            let learned = self.learn(dir, asked);
-            names.listing = best_effort("read a directory unasked", learned).flatten();
+        while let Some(dir) = self.asked.next() {
+            // Forgotten since, it needs no listing.
+            if let Ok(dir) = self.node(dir) {
+                best_effort("read a directory unasked", self.learn(&dir));
+            }
         }
-        Ok(RwLockWriteGuard::downgrade(names))
     }
 
     /// The listing in `names`, if there is one and it can still be believed.
@@ -116,25 +155,44 @@ impl Union {
         names.listing.as_ref()
     }
 
-    /// The listing of `dir`, which was `asked` for so many names; `None` where that cost much
-    /// less than reading it would.
-    fn learn(&self, dir: &Node, asked: u32) -> Result<Option<Listing>> {
-        let parts = self.tree.parts(dir)?;
-        let number = parts.len() as u64;
-        let looks = u64::from(asked) * number * COST_OF_A_LOOK * HOPE;
-        let most = looks.saturating_sub(number * COST_OF_READING).min(MOST);
-        self.read_few(dir, &parts, most)
+    /// Has the listing of `dir`, unless reading it would cost much more than all lookups so far.
+    fn learn(&self, dir: &Node) -> Result<()> {
+        let part = dir.as_dir()?;
+        // Who changes a name there need not be waited for: there will be other lookups.
+        let Some(names) = part.names.try_upgradable_read() else {
+            return Ok(());
+        };
+        let asked = u64::from(part.lookups());
+        self.read_names(dir, names, |parts| {
+            let looks = asked * parts * COST_OF_A_LOOK * HOPE;
+            looks.saturating_sub(parts * COST_OF_READING).min(MOST)
+        })?;
+        Ok(())
     }
 
     /// Reads the names of directory `dir`, if nobody has done so and there are not very many;
     /// whether it did.
-    pub(super) fn list_unasked(&self, dir: &Arc<Node>) -> Result<bool> {
-        let mut names = dir.as_dir()?.names.write();
+    pub(super) fn list_unasked(&self, dir: &Node) -> Result<bool> {
+        self.read_names(dir, dir.as_dir()?.names.upgradable_read(), |_| MOST)
+    }
+
+    /// Reads the `names` of `dir`, if nobody has done so and there are not more than `most` says
+    /// for so many parts; whether it did. Others find names meanwhile, and change none.
+    fn read_names(
+        &self,
+        dir: &Node,
+        names: RwLockUpgradableReadGuard<'_, DirState>,
+        most: impl FnOnce(u64) -> u64,
+    ) -> Result<bool> {
         if names.listing.is_some() || dir.is_removed() {
             return Ok(false);
         }
-        names.listing = self.read_few(dir, &self.tree.parts(dir)?, MOST)?;
-        Ok(names.listing.is_some())
+        let parts = self.tree.parts(dir)?;
+        let Some(listing) = self.read_few(dir, &parts, most(parts.len() as u64))? else {
+            return Ok(false);
+        };
+        RwLockUpgradableReadGuard::upgrade(names).listing = Some(listing);
+        Ok(true)
     }
 
     /// The listing of `dir`, which consists of `parts`; `None` where it has more than `most`

@@ -119,7 +119,7 @@ impl Union {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let names = self.names_for_lookup(&dir, part)?;
+        let names = self.names_for_lookup(&dir, part);
         let (name, listed) = match self.known(&names) {
             Some(listing) => {
                 let Some(entry) = listing.get(&self.tree.cookies, name) else {

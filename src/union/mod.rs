@@ -41,6 +41,7 @@ use crate::node::{Node, Tree};
 use crate::observe::figures::Fetched;
 use crate::sys::creds;
 use crate::sys::fs::{self, FsStat};
+use listing::Asked;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub struct Union {
     pub(crate) tree: Tree,
     settings: Settings,
     ahead: Arc<ReadAhead>,
+    asked: Asked,
     /// `.wh.` names are marks, and so not for users.
     mark_files: bool,
     redirects: Redirects,
@@ -102,6 +104,7 @@ impl Union {
             passes_lower: tree.layers.stay_untouched(),
             tree,
             ahead: Arc::default(),
+            asked: Asked::default(),
             settings: Settings {
                 durability: plan.durability,
                 metacopy: plan.metacopy,

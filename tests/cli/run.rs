@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::child::Ending;
 use crate::support::mount::run as run_limited;
 use crate::support::{skip, sys};
 use crate::tools::{
@@ -362,13 +363,12 @@ fn signals_reach_the_command() {
         let script = "trap 'echo caught > low/caught; exit 9' TERM; echo ready > low/ready
             touch low/go; while :; do sleep 0.05; done";
         let args = ["run", "--keep", "home/keep", "--", "sh", "-c", script];
-        let child = who
-            .command(&stage, &args)
+        let mut command = who.command(&stage, &args);
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+            .stderr(Stdio::piped());
+        let child = Ending::spawn(&mut command).expect("it starts");
         let inside = format!("home/keep/upper{}/go", stage.path("low").display());
         await_that("the command runs", || stage.path(&inside).exists());
         send(child.id(), libc::SIGTERM);
@@ -387,11 +387,8 @@ fn a_killed_server_takes_the_command_with_it() {
     for (who, stage) in everyone() {
         let script = "echo $$ > low/go; exec sleep 1000";
         let args = ["run", "--keep", "home/keep", "--", "sh", "-c", script];
-        let mut child = who
-            .command(&stage, &args)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("it starts");
+        let mut command = who.command(&stage, &args);
+        let mut child = Ending::spawn(command.stdin(Stdio::null())).expect("it starts");
         let inside = format!("home/keep/upper{}/go", stage.path("low").display());
         await_that("the command runs", || stage.path(&inside).exists());
         let children = format!("/proc/{0}/task/{0}/children", child.id());

@@ -1,9 +1,10 @@
 //! What waits for a disk holds up nobody else.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::support::child::Ending;
 use crate::support::mount::plyfs_binary;
 use crate::support::{skip, sys};
 use crate::tools::{Stage, await_that};
@@ -18,18 +19,6 @@ fn threads_called(name: &str, pid: u32) -> usize {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
         .filter(|comm| comm.trim_end() == name)
         .count()
-}
-
-/// A child that does not outlive a test that has failed.
-struct Ending(Child);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            self.0.kill().ok();
-            self.0.wait().ok();
-        }
-    }
 }
 
 #[test]
@@ -69,7 +58,7 @@ fn others_are_answered_while_all_readers_have_something_to_sync() {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     stage.tidy(&mut strace);
-    let mut strace = Ending(strace.spawn().expect("strace starts"));
+    let mut strace = Ending::spawn(&mut strace).expect("strace starts");
     await_that("it is mounted", || stage.find_daemon("mnt").is_some());
     let daemon = stage.daemon("mnt");
     let ended = AtomicUsize::new(0);
@@ -98,5 +87,5 @@ fn others_are_answered_while_all_readers_have_something_to_sync() {
     });
     assert_eq!(ended.load(Ordering::SeqCst), SYNCS);
     stage.quietly(&["umount", "mnt"]);
-    assert!(strace.0.wait().expect("it ends").success());
+    assert!(strace.wait().expect("it ends").success());
 }

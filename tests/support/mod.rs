@@ -5,6 +5,7 @@
 
 pub mod backing;
 pub mod bytes;
+pub mod child;
 pub mod filter;
 pub mod lab;
 pub mod layers;

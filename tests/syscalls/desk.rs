@@ -63,8 +63,19 @@ impl Desk {
         known.unwrap_or_else(|| self.lookup(path).expect("it is there").ino)
     }
 
-    /// LOOKUP; what is there.
+    /// LOOKUP, and what is done after its answer; what is there.
     pub fn lookup(&self, path: &str) -> Option<Attr> {
+        let there = self.find(path);
+        self.list_asked();
+        there
+    }
+
+    pub fn list_asked(&self) {
+        self.union.list_asked();
+    }
+
+    /// LOOKUP until its answer.
+    pub fn find(&self, path: &str) -> Option<Attr> {
         let (dir, name) = split(path);
         let dir = self.ino(dir);
         let entry = self.union.lookup(dir, name.as_bytes());

@@ -47,9 +47,10 @@ const ROWS: &[Row] = &[
     ("the first lookup in it", seen_dir, |u| {
         u.lookup("d/full/none");
     }),
-    ("the fourth, which has it read", thrice, |u| {
-        u.lookup("d/full/none");
+    ("the third", twice, |u| {
+        u.find("d/full/none");
     }),
+    ("what is done after its answer", thrice, |u| u.list_asked()),
     ("getattr of a lower file", seen, |u| u.getattr("d/low")),
     ("getattr of an upper file", made_new, |u| u.getattr("d/new")),
     ("getattr after chmod of a lower file", chmodded, |u| {
@@ -203,11 +204,16 @@ fn seen_dir(u: &Desk) {
     u.lookup("d/full");
 }
 
-fn thrice(u: &Desk) {
+fn twice(u: &Desk) {
     seen_dir(u);
-    for _ in 0..3 {
+    for _ in 0..2 {
         u.lookup("d/full/absent");
     }
+}
+
+fn thrice(u: &Desk) {
+    twice(u);
+    u.find("d/full/absent");
 }
 
 fn made_new(u: &Desk) {
