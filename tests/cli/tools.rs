@@ -207,15 +207,15 @@ pub fn stderr(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// Whether process `pid` has ended (though nobody may have asked for its status yet).
+/// Whether process `pid` has ended with all its threads (though nobody may have asked for its
+/// status yet).
 pub fn has_ended(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(_) => true,
-        Ok(stat) => stat
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with(['Z', 'X'])),
-    }
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    let state = stat.rsplit(") ").next();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads <= 1 && state.is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }
 
 pub fn send(pid: u32, signal: i32) {

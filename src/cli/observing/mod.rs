@@ -84,9 +84,10 @@ fn daemon_of(given: &Path) -> Result<Daemon, MountError> {
 /// What went wrong while `given`'s daemon was asked.
 fn not_told(given: &Path, e: &io::Error) -> MountError {
     match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            refuse(given, "its daemon has just ended", "mount it again")
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => refuse(given, "its daemon has just ended", "mount it again"),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             refuse(given, "its daemon does not answer", "see its log")
         }
