@@ -100,7 +100,7 @@ fn run(way: &Way, suite: &str) -> (bool, String) {
 }
 
 #[test]
-#[ignore = "every suite seven times over: twenty minutes"]
+#[ignore = "every suite seven times over: three quarters of an hour"]
 fn every_suite_passes_in_every_mode() {
     let mut failed = Vec::new();
     for mode in list("PLYFS_MODES", MODES) {

@@ -132,8 +132,8 @@ impl Union {
         self.asked.some.load(Ordering::Relaxed)
     }
 
-    /// Reads the directories in which so many names were looked up that this costs no more than
-    /// the looks that it spares. For who has just answered, as nobody needs to wait for it.
+    /// Reads the directories in which so many names were looked up that this may pay. For who
+    /// has just answered, as nobody needs to wait for it.
     pub fn list_asked(&self) {
         let Some(_alone) = self.asked.reader.try_lock() else {
             return;
