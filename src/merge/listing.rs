@@ -14,8 +14,9 @@
 //! ```
 
 use super::name::Name;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 /// The cookie of `.`; a directory stream starts at 0.
 pub const COOKIE_DOT: u64 = 1;
@@ -23,6 +24,8 @@ pub const COOKIE_DOT: u64 = 1;
 pub const COOKIE_DOTDOT: u64 = 2;
 const FIRST: u64 = 16;
 const MASK: u64 = (1 << 62) - 1;
+/// `DT_DIR` of readdir(3).
+const DIRECTORY: u8 = 4;
 
 /// One name of a merged directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +37,28 @@ pub struct Entry {
     /// `DT_*` of the file.
     pub kind: u8,
     /// Which of the lower directories that are merged has it first, topmost 0; `None` for
-    /// what is in the upper, or where nobody took note.
+    /// what is in the upper, where nobody took note, and beyond what a `u16` can say.
     pub lower: Option<u16>,
+}
+
+/// Which of the lower directories that are merged have something at a name that counts,
+/// by their numbers, topmost 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lowers {
+    /// Nobody took note.
+    Unknown,
+    /// Of a directory this one alone; of anything else this one first.
+    One(u16),
+    /// Of a directory these, topmost first; nobody knows all of them if it is empty.
+    Several(Arc<[u16]>),
 }
 
 /// A merged directory: every visible name by its cookie.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     entries: BTreeMap<u64, Entry>,
+    /// Of directories that lie over something: the lower ones which have the name.
+    merged: HashMap<Name, Arc<[u16]>>,
 }
 
 /// The key of the name hash: one for a mount.
@@ -73,8 +90,26 @@ impl Listing {
         self.entries.get(&self.slot(key, name))
     }
 
+    /// Which lower directories have what `entry` is of.
+    pub fn lowers(&self, entry: &Entry) -> Lowers {
+        let merged = match entry.kind {
+            DIRECTORY => self.merged.get(&entry.name),
+            _ => None,
+        };
+        match (merged, entry.lower) {
+            (Some(several), _) => Lowers::Several(several.clone()),
+            (None, Some(one)) => Lowers::One(one),
+            (None, None) => Lowers::Unknown,
+        }
+    }
+
     /// Adds or replaces an entry.
     pub fn insert(&mut self, key: &CookieKey, entry: Entry) {
+        self.merged.remove(&entry.name);
+        self.put(key, entry);
+    }
+
+    fn put(&mut self, key: &CookieKey, entry: Entry) {
         let slot = self.slot(key, &entry.name);
         self.entries.insert(slot, entry);
     }
@@ -83,10 +118,11 @@ impl Listing {
     pub fn remove(&mut self, key: &CookieKey, name: &[u8]) -> Option<Entry> {
         let slot = self.slot(key, name);
         let gone = self.entries.remove(&slot)?;
+        self.merged.remove(name);
         // Names of one hash follow each other: those behind the gap move up to it.
         let mut next = slot + 1;
         while let Some(entry) = self.entries.remove(&next) {
-            self.insert(key, entry);
+            self.put(key, entry);
             next += 1;
         }
         Some(gone)
@@ -116,6 +152,8 @@ pub struct Merger<'k> {
     key: &'k CookieKey,
     /// What is visible, by cookies; of one name that of the topmost layer is the first.
     shown: Vec<(u64, Entry)>,
+    /// See [`Listing::merged`].
+    merged: HashMap<Name, Vec<u16>>,
     hidden: HashSet<Name>,
     /// With so many in `shown` those that have another above them are taken out.
     crowded: usize,
@@ -130,6 +168,7 @@ impl<'k> Merger<'k> {
         Merger {
             key,
             shown: Vec::new(),
+            merged: HashMap::new(),
             hidden: HashSet::new(),
             crowded: CROWD,
         }
@@ -158,26 +197,52 @@ impl<'k> Merger<'k> {
     /// Sorts what is shown. Sorting keeps the order of the layers within a name.
     fn order(&mut self) {
         self.shown.sort_by_key(|(cookie, _)| *cookie);
-        self.shown
-            .dedup_by(|below, above| below.0 == above.0 && below.1.name == above.1.name);
+        let merged = &mut self.merged;
+        self.shown.dedup_by(|below, above| {
+            let is_same = below.0 == above.0 && below.1.name == above.1.name;
+            if is_same {
+                note_below(merged, &above.1, &below.1);
+            }
+            is_same
+        });
     }
 
     /// The merged directory.
     pub fn finish(mut self) -> Listing {
         self.order();
+        let mut listing = Listing::default();
         let cookies = self.shown.iter().map(|(cookie, _)| cookie);
         if cookies.is_sorted_by(|a, b| a < b) {
-            return Listing {
-                entries: self.shown.into_iter().collect(),
-            };
-        }
-        let mut listing = Listing::default();
-        for (_, entry) in self.shown {
-            if listing.get(self.key, &entry.name).is_none() {
-                listing.insert(self.key, entry);
+            listing.entries = self.shown.into_iter().collect();
+        } else {
+            for (_, entry) in self.shown {
+                match listing.get(self.key, &entry.name) {
+                    Some(above) => note_below(&mut self.merged, above, &entry),
+                    None => listing.put(self.key, entry),
+                }
             }
         }
+        let merged = self.merged.into_iter();
+        listing.merged = merged.map(|(name, all)| (name, all.into())).collect();
         listing
+    }
+}
+
+/// Notes in `merged` that `above`, of the same name, lies over `below`.
+fn note_below(merged: &mut HashMap<Name, Vec<u16>>, above: &Entry, below: &Entry) {
+    if above.kind != DIRECTORY {
+        return;
+    }
+    let all = merged.entry(above.name.clone()).or_default();
+    if below.lower.is_none() {
+        // Nor has any of those that follow a number.
+        all.clear();
+        return;
+    }
+    for number in [above.lower, below.lower].into_iter().flatten() {
+        if let Err(place) = all.binary_search(&number) {
+            all.insert(place, number);
+        }
     }
 }
 
@@ -236,6 +301,80 @@ mod tests {
             .map(|(name, ino)| (FIRST, entry(name, ino)))
             .collect();
         assert_eq!(names(&m.finish()), ["last=4", "other=2", "top=1"]);
+    }
+
+    fn in_layer(name: &str, kind: u8, lower: Option<u16>) -> Entry {
+        Entry {
+            kind,
+            lower,
+            ..entry(name, 1)
+        }
+    }
+
+    #[test]
+    fn of_a_directory_all_lower_ones_are_known_that_count() {
+        let (key, file) = (CookieKey::default(), 8);
+        let dir = |name, lower| in_layer(name, DIRECTORY, lower);
+        let mut m = Merger::new(&key);
+        m.layer([dir("upper", None), dir("alone", None)], []);
+        let names = ["upper", "some", "hidden", "over", "deep"];
+        m.layer(names.map(|name| dir(name, Some(0))), [name("hidden")]);
+        m.layer([dir("low", Some(1)), in_layer("file", file, Some(1))], []);
+        let all = names.map(|name| dir(name, Some(2)));
+        m.layer(all.into_iter().chain([dir("file", Some(2))]), []);
+        m.layer([in_layer("over", file, Some(3)), dir("some", Some(3))], []);
+        m.layer([dir("deep", None)], []);
+        m.layer([dir("deep", None)], []);
+        let mut listing = m.finish();
+        let of = |listing: &Listing, name: &str| {
+            listing.lowers(listing.get(&key, name.as_bytes()).unwrap())
+        };
+        let several = |numbers: &[u16]| Lowers::Several(numbers.into());
+        assert_eq!(of(&listing, "upper"), several(&[0, 2]));
+        assert_eq!(of(&listing, "alone"), Lowers::Unknown);
+        assert_eq!(of(&listing, "some"), several(&[0, 2, 3]));
+        assert_eq!(of(&listing, "hidden"), Lowers::One(0));
+        assert_eq!(of(&listing, "over"), several(&[0, 2, 3]));
+        assert_eq!(of(&listing, "low"), Lowers::One(1));
+        assert_eq!(of(&listing, "file"), Lowers::One(1));
+        assert_eq!(of(&listing, "deep"), several(&[]));
+
+        listing.insert(&key, dir("some", None));
+        assert_eq!(of(&listing, "some"), Lowers::Unknown);
+        listing.remove(&key, b"upper");
+        listing.insert(&key, dir("upper", None));
+        assert_eq!(of(&listing, "upper"), Lowers::Unknown);
+    }
+
+    #[test]
+    fn of_directories_of_one_hash_all_lower_ones_are_known() {
+        let key = CookieKey::default();
+        let mut m = Merger::new(&key);
+        m.shown = ["top", "other", "top", "top", "other"]
+            .into_iter()
+            .zip(0..)
+            .map(|(name, lower)| (FIRST, in_layer(name, DIRECTORY, Some(lower))))
+            .collect();
+        let mut listing = m.finish();
+        let of = |listing: &Listing, name: &str| {
+            listing.lowers(listing.get(&key, name.as_bytes()).unwrap())
+        };
+        assert_eq!(of(&listing, "top"), Lowers::Several([0, 2, 3].into()));
+        listing.remove(&key, b"top");
+        assert_eq!(of(&listing, "other"), Lowers::Several([1, 4].into()));
+    }
+
+    #[test]
+    fn many_layers_with_the_same_directories_are_all_known() {
+        let key = CookieKey::default();
+        let mut m = Merger::new(&key);
+        for layer in 0..100 {
+            let dirs = (0..1000).map(|i| in_layer(&format!("{i}"), DIRECTORY, Some(layer)));
+            m.layer(dirs, []);
+        }
+        let listing = m.finish();
+        let all = Lowers::Several((0..100).collect());
+        assert!(listing.after(0).all(|(_, e)| listing.lowers(e) == all));
     }
 
     #[test]

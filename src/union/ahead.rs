@@ -148,10 +148,11 @@ impl Union {
             return Ok(None);
         };
         let after = listing.after(cookie.max(COOKIE_DOTDOT)).take(most);
-        let entries: Vec<(u64, Listed)> = after.map(|(at, entry)| (at, entry.clone())).collect();
+        let listed = |e: &Listed| (e.name.clone(), e.kind, listing.lowers(e));
+        let entries: Vec<_> = after.map(|(at, entry)| (at, listed(entry))).collect();
         drop(names);
-        for (_, entry) in &entries {
-            self.see_listed(&dir, &parts, &entry.name, (entry.kind, entry.lower))?;
+        for (_, (name, kind, lowers)) in &entries {
+            self.see_listed(&dir, &parts, name, *kind, lowers)?;
         }
         self.ahead.fetched_entries(entries.len() as u64);
         let last = entries.get(most.saturating_sub(1));

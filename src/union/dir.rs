@@ -3,7 +3,7 @@
 use super::{Entry, Union};
 use crate::error::Result;
 use crate::merge::inomap::{Ino, ROOT};
-use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing};
+use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing, Lowers};
 use crate::node::Place;
 use crate::node::ahead::Kind;
 use crate::observe::{self, Cache};
@@ -21,8 +21,7 @@ pub struct Item {
     pub ino: Ino,
     /// `DT_*`.
     pub kind: u8,
-    /// See [`crate::merge::listing::Entry::lower`].
-    lower: Option<u16>,
+    lowers: Lowers,
 }
 
 /// `DT_*` of a mode.
@@ -78,7 +77,7 @@ impl Union {
                 continue;
             }
             let name = self.existing_name(&item.name)?;
-            let seen = self.see_listed(&dir, &parts, &name, (item.kind, item.lower))?;
+            let seen = self.see_listed(&dir, &parts, &name, item.kind, &item.lowers)?;
             if let Some(entry) = self.intern(&dir, &name, &parts, &seen)? {
                 item.ino = entry.attr.ino;
                 item.kind = kind_of(entry.attr.stat.mode);
@@ -97,7 +96,7 @@ impl Union {
             name: name.to_vec(),
             ino,
             kind: DT_DIR,
-            lower: None,
+            lowers: Lowers::Unknown,
         };
         if cookie < COOKIE_DOT {
             items.push(dot(COOKIE_DOT, b".", ino));
@@ -117,7 +116,7 @@ impl Union {
                 name: e.name.to_vec(),
                 ino: e.ino,
                 kind: e.kind,
-                lower: e.lower,
+                lowers: listing.lowers(e),
             }));
         };
         if let Some(listing) = self.known(&part.names.read()) {

@@ -245,12 +245,14 @@ impl Union {
     /// Reads `parts` of `dir`, which may have `most` entries together.
     fn merge(&self, dir: &Node, parts: &[Part], most: u64) -> std::result::Result<Listing, Stop> {
         let mut merger = Merger::new(&self.tree.cookies);
-        let (mut lower, mut left) = (0u16, most);
+        let (mut lowers, mut left) = (0.., most);
         for part in parts {
-            let number = matches!(part, Part::Lower(_)).then_some(lower);
-            let found = self.read_part(dir, part, number, &mut left)?;
+            let lower = match part {
+                Part::Upper(..) => None,
+                Part::Lower(_) => lowers.next().and_then(|i: u32| i.try_into().ok()),
+            };
+            let found = self.read_part(dir, part, lower, &mut left)?;
             merger.layer(found.entries, found.hides);
-            lower = lower.saturating_add(u16::from(number.is_some()));
         }
         Ok(merger.finish())
     }

@@ -9,6 +9,7 @@ use crate::layer::marks::{Marks, is_mark_name};
 use crate::layer::metacopy::Share;
 use crate::layer::{Layer, Look};
 use crate::merge::inomap::{Ino, RealId};
+use crate::merge::listing::Lowers;
 use crate::merge::name::{NAME_MAX, Name};
 use crate::merge::resolve::{Question, Resolution, Sighting, resolve};
 use crate::node::dir::Absence;
@@ -24,6 +25,7 @@ use crate::sys::fs::{S_IFDIR, S_IFMT, Stat};
 use crate::sys::path::At;
 use crate::sys::xattr;
 use std::os::fd::OwnedFd;
+use std::slice;
 use std::sync::Arc;
 
 /// A name that was found: the node, counted as looked up, and its attributes.
@@ -40,7 +42,8 @@ pub struct Entry<'u> {
 pub(super) struct Seen {
     /// What counts, as indices of the parts.
     pub resolution: Resolution,
-    looks: Vec<Option<Look>>,
+    /// By the indices of the parts that have something, in their order.
+    looks: Vec<(usize, Look)>,
     inner: Vec<(usize, Inner)>,
 }
 
@@ -54,10 +57,9 @@ struct Inner {
 impl Seen {
     /// What part `part` has there.
     pub fn look(&self, part: usize) -> Result<&Look> {
-        self.looks
-            .get(part)
-            .and_then(Option::as_ref)
-            .ok_or(Errno::EIO)
+        let at = self.looks.binary_search_by_key(&part, |(i, _)| *i);
+        let look = at.ok().and_then(|at| self.looks.get(at));
+        look.map(|(_, look)| look).ok_or(Errno::EIO)
     }
 
     /// The marks of the directory that part `part` has there, where they were looked at.
@@ -73,7 +75,7 @@ impl Seen {
 
     /// Whether part 0, the upper, has an entry of any kind, a whiteout too.
     pub fn first_has_entry(&self) -> bool {
-        matches!(self.looks.first(), Some(Some(_)))
+        matches!(self.looks.first(), Some((0, _)))
     }
 
     /// Whether the file that is shown, or the top of the merged directory, is in part 0.
@@ -120,18 +122,18 @@ impl Union {
             return Err(Errno::ENAMETOOLONG);
         }
         let names = self.names_for_lookup(&dir, part);
-        let (name, listed) = match self.known(&names) {
+        let (name, kind, lowers) = match self.known(&names) {
             Some(listing) => {
                 let Some(entry) = listing.get(&self.tree.cookies, name) else {
                     observe::cache(Cache::Absent, true);
                     return Ok(None);
                 };
-                (entry.name.clone(), (entry.kind, entry.lower))
+                (entry.name.clone(), entry.kind, listing.lowers(entry))
             }
-            None => (self.existing_name(name)?, (DT_UNKNOWN, None)),
+            None => (self.existing_name(name)?, DT_UNKNOWN, Lowers::Unknown),
         };
         let parts = self.tree.parts(&dir)?;
-        let seen = self.see_listed(&dir, &parts, &name, listed)?;
+        let seen = self.see_listed(&dir, &parts, &name, kind, &lowers)?;
         if seen.is_absent() {
             observe::cache(Cache::Absent, false);
             let in_upper = dir.in_upper() && seen.first_has_entry();
@@ -153,26 +155,34 @@ impl Union {
         })
     }
 
-    /// As [`Union::see`] for a name that is listed, with its type and which lower part has
-    /// it first, as far as that is known: only that one is looked at, and the upper, which
-    /// it may have been copied up to since. Being listed, it is hidden by nothing.
+    /// As [`Union::see`] for a name that is listed, with its type and the lower parts that
+    /// have it, as far as those are known: only they are looked at, and the upper, which it
+    /// may have been copied up to since. Being listed, it is hidden by nothing.
     pub(super) fn see_listed(
         &self,
         dir: &Node,
         parts: &[Part],
         name: &[u8],
-        (kind, lower): (u8, Option<u16>),
+        kind: u8,
+        lowers: &Lowers,
     ) -> Result<Seen> {
-        if let Some(lower) = lower
-            && !matches!(kind, DT_DIR | DT_UNKNOWN)
-        {
-            let above = usize::from(matches!(parts.first(), Some(Part::Upper(..))));
-            let first = above + usize::from(lower);
-            if first < parts.len() {
-                let seen = self.see_in((0..above).chain([first]), dir, parts, name)?;
-                if matches!(seen.resolution, Resolution::NonDirectory(_)) {
-                    return Ok(seen);
-                }
+        let lowers = match lowers {
+            Lowers::Unknown => &[],
+            Lowers::One(one) => slice::from_ref(one),
+            Lowers::Several(several) => &**several,
+        };
+        let above = usize::from(matches!(parts.first(), Some(Part::Upper(..))));
+        let has_all = |last: &u16| above + usize::from(*last) < parts.len();
+        if kind != DT_UNKNOWN && lowers.last().is_some_and(has_all) {
+            let lowers = lowers.iter().map(|lower| above + usize::from(*lower));
+            let seen = self.see_in((0..above).chain(lowers), dir, parts, name)?;
+            let is_as_listed = match seen.resolution {
+                Resolution::Absent => false,
+                Resolution::NonDirectory(_) => kind != DT_DIR,
+                Resolution::Directory(_) => kind == DT_DIR,
+            };
+            if is_as_listed {
+                return Ok(seen);
             }
         }
         self.see(dir, parts, name)
@@ -191,7 +201,7 @@ impl Union {
         parts: &[Part],
         name: &[u8],
     ) -> Result<Seen> {
-        let mut looks: Vec<Option<Look>> = vec![None; parts.len()];
+        let mut looks = Vec::new();
         let part = |i: usize| parts.get(i).ok_or(Errno::EIO);
         let look = |i: usize| -> Result<Sighting> {
             let part = part(i)?;
@@ -200,9 +210,7 @@ impl Union {
             };
             match part.layer().look(At::new(&*fd, name)) {
                 Ok(look) => {
-                    if let Some(slot) = looks.get_mut(i) {
-                        *slot = Some(look);
-                    }
+                    looks.push((i, look));
                     let hints = part.hints(dir)?;
                     let dir = At::directory(&*fd);
                     Ok(part.layer().sighting(dir, hints, name, &look.stat))
