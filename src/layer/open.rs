@@ -157,7 +157,7 @@ pub fn inspect_layers(plan: &MountPlan) -> Result<(LayerSet, OwnedFd), MountErro
         "work directory",
         INSPECTION_PATIENCE,
     )?;
-    let mut caps = probe::lower(plan, &rooms.upper);
+    let mut caps = probe::lower(plan, &rooms.upper, creds::is_system_admin());
     let trusted = xattr::get(At::fd(&rooms.upper), c"trusted.overlay.opaque");
     caps.trusted &= !trusted.is_err_and(|e| e.errno == Errno::EOPNOTSUPP);
     let lowers = open_lowers(plan, 1)?;
@@ -239,7 +239,7 @@ fn open_lower(
         owners,
         kept_owners: views.plain.clone(),
         kept: Kept::of(plan, At::fd(&root), views.privileged),
-        caps: probe::lower(plan, &root),
+        caps: probe::lower(plan, &root, views.privileged),
         root: Arc::new(root),
     })
 }

@@ -41,14 +41,14 @@ pub struct Caps {
 }
 
 /// What is the same for all layers of a mount.
-fn common(plan: &MountPlan, root: &OwnedFd) -> Caps {
+fn common(plan: &MountPlan, root: &OwnedFd, privileged: bool) -> Caps {
     let magic = fs::statfs(root).map(|s| s.magic).unwrap_or(0);
     // An O_PATH descriptor takes no ioctl; a root that may not be read has no UUID.
     let uuid = fs::open(At::fd(root), O_RDONLY | O_DIRECTORY, 0)
         .and_then(|dir| fs::fs_uuid(&dir))
         .unwrap_or_default();
     Caps {
-        trusted: plan.xattrs == XattrSpace::Auto && creds::is_system_admin(),
+        trusted: plan.xattrs == XattrSpace::Auto && privileged,
         reads_files: plan.marks != Marks::Overlay,
         xattrs: may_have_xattrs(root, magic),
         keeps_numbers: !matches!(magic, magic::FUSE | magic::MSDOS | magic::EXFAT),
@@ -58,9 +58,10 @@ fn common(plan: &MountPlan, root: &OwnedFd) -> Caps {
     }
 }
 
-/// The capabilities of a lower layer.
-pub fn lower(plan: &MountPlan, root: &OwnedFd) -> Caps {
-    common(plan, root)
+/// The capabilities of a lower layer; `privileged` says whether this process may read
+/// `trusted.` xattrs.
+pub fn lower(plan: &MountPlan, root: &OwnedFd, privileged: bool) -> Caps {
+    common(plan, root, privileged)
 }
 
 /// The capabilities of the upper, tried out in its work directory.
@@ -68,7 +69,7 @@ pub fn lower(plan: &MountPlan, root: &OwnedFd) -> Caps {
 /// # Errors
 /// When not even a file can be made there.
 pub fn upper(plan: &MountPlan, root: &OwnedFd, scratch: &Scratch) -> Result<Caps, SysError> {
-    let mut caps = common(plan, root);
+    let mut caps = common(plan, root, creds::is_system_admin());
     caps.keeps_order = journal::keeps_order(caps.magic, &fs::stat(At::fd(root))?);
     let names = [(); 4].map(|()| scratch.temp_name());
     let [one, two, three, four] = [0, 1, 2, 3].map(|i: usize| At {

@@ -37,7 +37,7 @@ pub struct Entry {
     /// `DT_*` of the file.
     pub kind: u8,
     /// Which of the lower directories that are merged has it first, topmost 0; `None` for
-    /// what is in the upper, where nobody took note, and beyond what a `u16` can say.
+    /// what is in the upper, or where nobody took note.
     pub lower: Option<u16>,
 }
 
@@ -49,7 +49,7 @@ pub enum Lowers {
     Unknown,
     /// Of a directory this one alone; of anything else this one first.
     One(u16),
-    /// Of a directory these, topmost first; nobody knows all of them if it is empty.
+    /// Of a directory these, topmost first.
     Several(Arc<[u16]>),
 }
 
@@ -234,11 +234,6 @@ fn note_below(merged: &mut HashMap<Name, Vec<u16>>, above: &Entry, below: &Entry
         return;
     }
     let all = merged.entry(above.name.clone()).or_default();
-    if below.lower.is_none() {
-        // Nor has any of those that follow a number.
-        all.clear();
-        return;
-    }
     for number in [above.lower, below.lower].into_iter().flatten() {
         if let Err(place) = all.binary_search(&number) {
             all.insert(place, number);
@@ -317,14 +312,12 @@ mod tests {
         let dir = |name, lower| in_layer(name, DIRECTORY, lower);
         let mut m = Merger::new(&key);
         m.layer([dir("upper", None), dir("alone", None)], []);
-        let names = ["upper", "some", "hidden", "over", "deep"];
+        let names = ["upper", "some", "hidden", "over"];
         m.layer(names.map(|name| dir(name, Some(0))), [name("hidden")]);
         m.layer([dir("low", Some(1)), in_layer("file", file, Some(1))], []);
         let all = names.map(|name| dir(name, Some(2)));
         m.layer(all.into_iter().chain([dir("file", Some(2))]), []);
         m.layer([in_layer("over", file, Some(3)), dir("some", Some(3))], []);
-        m.layer([dir("deep", None)], []);
-        m.layer([dir("deep", None)], []);
         let mut listing = m.finish();
         let of = |listing: &Listing, name: &str| {
             listing.lowers(listing.get(&key, name.as_bytes()).unwrap())
@@ -337,7 +330,6 @@ mod tests {
         assert_eq!(of(&listing, "over"), several(&[0, 2, 3]));
         assert_eq!(of(&listing, "low"), Lowers::One(1));
         assert_eq!(of(&listing, "file"), Lowers::One(1));
-        assert_eq!(of(&listing, "deep"), several(&[]));
 
         listing.insert(&key, dir("some", None));
         assert_eq!(of(&listing, "some"), Lowers::Unknown);

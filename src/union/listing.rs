@@ -245,11 +245,11 @@ impl Union {
     /// Reads `parts` of `dir`, which may have `most` entries together.
     fn merge(&self, dir: &Node, parts: &[Part], most: u64) -> std::result::Result<Listing, Stop> {
         let mut merger = Merger::new(&self.tree.cookies);
-        let (mut lowers, mut left) = (0.., most);
+        let (mut lowers, mut left) = (0..u16::MAX, most);
         for part in parts {
             let lower = match part {
                 Part::Upper(..) => None,
-                Part::Lower(_) => lowers.next().and_then(|i: u32| i.try_into().ok()),
+                Part::Lower(_) => lowers.next(),
             };
             let found = self.read_part(dir, part, lower, &mut left)?;
             merger.layer(found.entries, found.hides);

@@ -44,7 +44,13 @@ const ROWS: &[Row] = &[
             u.lookup("d/full");
         },
     ),
-    ("the first lookup in it", seen_dir, |u| {
+    ("lookup of a directory that one layer has", used, |u| {
+        u.lookup("d/empty");
+    }),
+    ("that in a directory that was listed", listed, |u| {
+        u.lookup("d/empty");
+    }),
+    ("the first lookup in a directory of both", seen_dir, |u| {
         u.lookup("d/full/none");
     }),
     ("the third", twice, |u| {

@@ -72,6 +72,7 @@ pub fn directory(role: &'static str, given: &Path) -> Result<Place, MountError> 
     Ok(Place {
         role,
         given: given.to_owned(),
+        above: overlap::ids_above(&real),
         real,
         id: (stat.dev, stat.ino),
         mount: stat.mnt_id,

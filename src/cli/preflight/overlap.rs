@@ -22,6 +22,8 @@ pub struct Place {
     pub real: PathBuf,
     /// Device and inode number.
     pub id: (u64, u64),
+    /// Those of the directories that it lies in, as far as they can be looked at.
+    pub above: Vec<(u64, u64)>,
     /// The mount that it is on.
     pub mount: u64,
 }
@@ -31,19 +33,19 @@ fn refuse(place: &Place, cause: String, remedy: &str) -> MountError {
     MountError::new(what, cause, remedy)
 }
 
-fn id_of(path: &Path) -> Option<(u64, u64)> {
-    let fd = open_path(path, O_PATH).ok()?;
-    let stat = stat(At::fd(&fd)).ok()?;
-    Some((stat.dev, stat.ino))
+/// Device and inode number of each directory that `path` lies in.
+pub fn ids_above(path: &Path) -> Vec<(u64, u64)> {
+    let id_of = |path: &Path| {
+        let fd = open_path(path, O_PATH).ok()?;
+        let stat = stat(At::fd(&fd)).ok()?;
+        Some((stat.dev, stat.ino))
+    };
+    path.ancestors().skip(1).filter_map(id_of).collect()
 }
 
 /// Whether `inner` is `outer` or lies below it, by whatever path.
 fn within(inner: &Place, outer: &Place) -> bool {
-    inner.id == outer.id
-        || inner
-            .real
-            .ancestors()
-            .any(|ancestor| ancestor == outer.real || id_of(ancestor) == Some(outer.id))
+    inner.id == outer.id || inner.real.starts_with(&outer.real) || inner.above.contains(&outer.id)
 }
 
 /// No lower layer may be given twice.
