@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 /// How long a mount may take, and how long an unmount may find its mount in use.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a server without a mount may take to end: it may have to copy the rest of large
+/// files, and to wait until a slow disk has them.
+const ENDING: Duration = Duration::from_secs(600);
+
 /// How often it is looked whether something awaited has come.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -132,6 +136,7 @@ impl Mounted {
             }
         }
         if let Some(mut server) = self.server.take() {
+            let end = Instant::now() + ENDING;
             while server.try_wait()?.is_none() {
                 if Instant::now() > end {
                     self.server = Some(server);
