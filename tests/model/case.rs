@@ -111,7 +111,7 @@ impl Case {
 
 #[test]
 fn a_case_reads_back_as_it_was_written() {
-    let case = super::generate::layers(&mut super::support::rng::Rng::new(7));
+    let case = super::generate::layers(&mut super::support::rng::Rng::new(7), 5);
     assert!(!case.lowers.is_empty());
     assert_eq!(Case::parse(&case.to_string()), case);
 }

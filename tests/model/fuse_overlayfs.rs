@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::case::Case;
 use super::execute::{self, Step};
 use super::generate;
-use super::run::mounting;
+use super::run::{Length, mounting};
 use super::script::Author;
 use super::side::Side;
 use super::support::bytes::escape;
@@ -54,9 +54,9 @@ struct Outcome {
 }
 
 /// One script on a mount of `program`.
-fn judge(dir: &Path, program: &Path, seed: u64, ops: usize) -> Result<Outcome, Vec<String>> {
+fn judge(dir: &Path, program: &Path, seed: u64, length: Length) -> Result<Outcome, Vec<String>> {
     let mut rng = Rng::new(seed);
-    let mut case: Case = generate::layers(&mut rng);
+    let mut case: Case = generate::layers(&mut rng, length.layers);
     case.upper.clear();
     let mut own = MarkFormat::Overlay;
     if skip::in_user_namespace() {
@@ -75,7 +75,7 @@ fn judge(dir: &Path, program: &Path, seed: u64, ops: usize) -> Result<Outcome, V
     let mut author = Author::new(rng);
     let trace = std::env::var_os("PLYFS_ORACLE_TRACE").is_some();
     let mut died = false;
-    for at in 0..ops {
+    for at in 0..length.ops {
         if at.is_multiple_of(6) {
             author.look(&side.root());
         }
@@ -178,7 +178,7 @@ fn uppers_of_fuse_overlayfs_are_read_as_it_wrote_them() {
             let outcome = std::thread::scope(|scope| {
                 let work = || {
                     super::support::sys::unshare_fs().expect("root may unshare");
-                    judge(&dir, &program, seed, settings.length.ops)
+                    judge(&dir, &program, seed, settings.length)
                 };
                 scope.spawn(work).join().expect("the script does not panic")
             });

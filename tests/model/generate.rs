@@ -130,13 +130,13 @@ pub fn xattr(rng: &mut Rng, kind: &str) -> (String, String) {
     (escape(name.as_bytes()), escape(&value))
 }
 
-/// Layers and mark format of a case, with an empty script.
-pub fn layers(rng: &mut Rng) -> Case {
+/// Layers, at most `most` lower ones, and mark format of a case, with an empty script.
+pub fn layers(rng: &mut Rng, most: u64) -> Case {
     let mut case = Case {
         format: *rng.pick(&MarkFormat::ALL),
         ..Case::default()
     };
-    let count = 1 + rng.below(5);
+    let count = 1 + rng.below(most);
     for depth in 0..count {
         case.lowers.push(layer(rng, depth + 1 == count));
     }

@@ -4,6 +4,7 @@
 //! Parameters, by environment:
 //! - `PLYFS_ORACLE_SCRIPTS`: how many scripts (300; in `modes.rs` 80, in `interchange.rs` and `settled.rs` 60)
 //! - `PLYFS_ORACLE_OPS`: operations in each (200)
+//! - `PLYFS_ORACLE_LAYERS`: at most so many lower layers (5; in the test of many, 20)
 //! - `PLYFS_ORACLE_FS`: ext4, xfs, btrfs or tmpfs, below all layers (ext4)
 //! - `PLYFS_ORACLE_SEED`: the first script's seed (1); the others follow it
 //! - `PLYFS_ORACLE_WORKERS`: scripts at the same time (2)
@@ -73,6 +74,7 @@ impl Settings {
             scripts: number("PLYFS_ORACLE_SCRIPTS", scripts),
             length: Length {
                 ops: number("PLYFS_ORACLE_OPS", ops) as usize,
+                layers: number("PLYFS_ORACLE_LAYERS", LAYERS),
                 leg: None,
             },
             filesystem: word("PLYFS_ORACLE_FS", Kind::Ext4, Kind::named),
@@ -86,6 +88,9 @@ impl Settings {
     }
 }
 
+/// At most so many lower layers, where nobody says otherwise.
+const LAYERS: u64 = 5;
+
 fn can_run() -> bool {
     skip::can_mount() && skip::has_filesystem("overlay")
 }
@@ -94,6 +99,15 @@ fn can_run() -> bool {
 fn random_scripts_give_what_the_kernels_overlayfs_gives() {
     if can_run() {
         play(&Settings::read(300, 200));
+    }
+}
+
+#[test]
+fn random_scripts_on_many_layers_give_what_the_kernels_overlayfs_gives() {
+    if can_run() {
+        let mut settings = Settings::read(30, 120);
+        settings.length.layers = settings.length.layers.max(20);
+        play(&settings);
     }
 }
 
@@ -174,11 +188,12 @@ fn report(settings: &Settings, backing: &Backing, failures: &[(u64, Case, Failur
     let seeds: Vec<String> = failures.iter().map(|(seed, ..)| seed.to_string()).collect();
     panic!(
         "\n{} of the scripts differ: seeds {}\nto repeat the first:\n  PLYFS_ORACLE_SEED={seed} PLYFS_ORACLE_SCRIPTS=1 \
-         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_FS={} PLYFS_ORACLE_WORDS={} cargo test --test model {} -- --nocapture\n\
+         PLYFS_ORACLE_OPS={} PLYFS_ORACLE_LAYERS={} PLYFS_ORACLE_FS={} PLYFS_ORACLE_WORDS={} cargo test --test model {} -- --nocapture\n\
          {what}\nthe smallest script that fails:\n{smallest}",
         failures.len(),
         seeds.join(" "),
         settings.length.ops,
+        settings.length.layers,
         settings.filesystem.name(),
         settings.words,
         settings.length.test(),

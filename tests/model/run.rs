@@ -84,10 +84,12 @@ pub enum Ending {
     Settle,
 }
 
-/// How long a script is.
+/// How long a script is, and how high the stack.
 #[derive(Clone, Copy)]
 pub struct Length {
     pub ops: usize,
+    /// At most so many lower layers.
+    pub layers: u64,
     /// After how many lines each plyfs and the kernel take turns at the upper.
     pub leg: Option<usize>,
 }
@@ -134,7 +136,7 @@ impl Runner {
     /// The case of `seed`, its script written while it runs.
     pub fn generate_and_run(&self, seed: u64, length: Length) -> (Case, Result<(), Failure>) {
         let mut rng = Rng::new(seed);
-        let mut case = generate::layers(&mut rng);
+        let mut case = generate::layers(&mut rng, length.layers);
         if length.leg.is_some() {
             // The kernel reads no others.
             case.format = MarkFormat::Overlay;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::execute::Step;
 use super::generate;
-use super::run::{Ending, mounting};
+use super::run::{Ending, Length, mounting};
 use super::script::Author;
 use super::side::Side;
 use super::support::layers::MarkFormat;
@@ -54,9 +54,9 @@ fn the_kernel_shows_a_settled_upper_that_had_parts_of_files() {
 
 /// A script on plyfs with all features in `user.` xattrs, its upper settled and mounted by the
 /// kernel with `userxattr`: in what the two differ.
-fn judge(dir: &Path, seed: u64, ops: usize) -> Result<Vec<String>, Vec<String>> {
+fn judge(dir: &Path, seed: u64, length: Length) -> Result<Vec<String>, Vec<String>> {
     let mut rng = Rng::new(seed);
-    let mut case = generate::layers(&mut rng).unprivileged();
+    let mut case = generate::layers(&mut rng, length.layers).unprivileged();
     case.upper.clear();
     let own = (MarkFormat::UserXattr, MarkFormat::UserXattr);
     let mut side = Side::prepare("plyfs", Subject::Plyfs, dir.to_owned(), &case, own);
@@ -64,7 +64,7 @@ fn judge(dir: &Path, seed: u64, ops: usize) -> Result<Vec<String>, Vec<String>> 
     let watchdog = Watchdog::new(Duration::from_secs(60));
     side.mount(&watchdog)?;
     let mut author = Author::new(rng);
-    for at in 0..ops {
+    for at in 0..length.ops {
         if at.is_multiple_of(6) {
             author.look(&side.root());
         }
@@ -106,7 +106,7 @@ fn features_in_user_xattrs_are_settled() {
         let outcome = std::thread::scope(|scope| {
             let work = || {
                 sys::unshare_fs().expect("root may unshare");
-                judge(&dir, seed, settings.length.ops)
+                judge(&dir, seed, settings.length)
             };
             scope.spawn(work).join().expect("the script does not panic")
         });
