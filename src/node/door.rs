@@ -76,6 +76,20 @@ impl Part {
     }
 }
 
+/// What was not where it should be on the way to a directory, most likely because it was
+/// being moved.
+struct Moved {
+    /// A directory above the one that was asked for; `None` for that one.
+    above: Option<Arc<Node>>,
+    errno: Errno,
+}
+
+impl Moved {
+    fn new(above: Option<Arc<Node>>, errno: Errno) -> Moved {
+        Moved { above, errno }
+    }
+}
+
 impl Tree {
     /// A descriptor of the real directory `part`; `None` where it is taken as empty.
     pub fn open_part(&self, part: &Part) -> Result<Option<Arc<OwnedFd>>> {
@@ -117,12 +131,17 @@ impl Tree {
             return Ok(fd);
         }
         let mut last = Errno::ESTALE;
-        for _ in 0..TRIES {
-            match self.walk_to_upper_dir(node) {
-                Ok(Some(fd)) => return Ok(fd),
-                Ok(None) => {}
-                Err(e) if e == Errno::ENOENT => last = e,
-                Err(e) => return Err(e),
+        for round in 0..TRIES {
+            match self.walk_to_upper_dir(node)? {
+                Ok(fd) => return Ok(fd),
+                Err(moved) => {
+                    last = moved.errno;
+                    if round >= TRIES / 2 {
+                        let mover = moved.above.as_deref().unwrap_or(node);
+                        // Whoever moves it holds this lock.
+                        drop(mover.copyup.try_lock_for(PATIENCE));
+                    }
+                }
             }
         }
         Err(last)
@@ -140,32 +159,38 @@ impl Tree {
     }
 
     /// Opens the upper's part of `node` from the nearest ancestor that is open: up, then
-    /// down again, for a tree may be deeper than a stack. `None` where something was
-    /// moved meanwhile.
-    fn walk_to_upper_dir(&self, node: &Node) -> Result<Option<Arc<OwnedFd>>> {
+    /// down again, for a tree may be deeper than a stack.
+    fn walk_to_upper_dir(&self, node: &Node) -> Result<std::result::Result<Arc<OwnedFd>, Moved>> {
+        let there = |fd: Option<_>, above| fd.ok_or(Moved::new(above, Errno::ESTALE));
         let Place::Named(mut parent, name) = node.place() else {
-            return self.open_upper_dir(node);
+            return Ok(there(self.open_upper_dir(node)?, None));
         };
-        let mut way = vec![(node.ino, node.stack().upper, name)];
+        let mut way = vec![(node.ino, node.stack().upper, name, None)];
         let mut fd = loop {
             if let Some(fd) = self.open_upper_dir(&parent)? {
                 break fd;
             }
             let Place::Named(above, name) = parent.place() else {
-                return Ok(None);
+                return Ok(there(None, Some(parent)));
             };
-            way.push((parent.ino, parent.stack().upper, name));
+            way.push((parent.ino, parent.stack().upper, name, Some(parent)));
             parent = above;
         };
-        for (ino, upper, name) in way.into_iter().rev() {
-            fd = Arc::new(open_dir(At::new(&*fd, &name))?);
+        for (ino, upper, name, above) in way.into_iter().rev() {
+            fd = match open_dir(At::new(&*fd, &name)) {
+                Ok(fd) => Arc::new(fd),
+                Err(e) if e.errno == Errno::ENOENT => {
+                    return Ok(Err(Moved::new(above, e.errno)));
+                }
+                Err(e) => return Err(e.errno),
+            };
             let found = fs::stat(At::fd(&*fd))?.ino;
             if upper != Some(found) && self.upper_layer()?.caps.keeps_numbers {
-                return Ok(None);
+                return Ok(Err(Moved::new(above, Errno::ESTALE)));
             }
             self.layers.fds.keep_upper(ino, fd.clone());
         }
-        Ok(Some(fd))
+        Ok(Ok(fd))
     }
 
     /// The upper's part of `node`.

@@ -1,7 +1,7 @@
 //! Listing directories.
 
 use super::{Entry, Union};
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::merge::inomap::{Ino, ROOT};
 use crate::merge::listing::{COOKIE_DOT, COOKIE_DOTDOT, Listing, Lowers};
 use crate::node::Place;
@@ -77,8 +77,13 @@ impl Union {
                 continue;
             }
             let name = self.existing_name(&item.name)?;
-            let seen = self.see_listed(&dir, &parts, &name, item.kind, &item.lowers)?;
-            if let Some(entry) = self.intern(&dir, &name, &parts, &seen)? {
+            let seen = self.see_listed(&dir, &parts, &name, item.kind, &item.lowers);
+            let entry = match seen.and_then(|seen| self.intern(&dir, &name, &parts, &seen)) {
+                // It is being changed: a lookup waits for that.
+                Err(Errno::ENOENT | Errno::ESTALE) => self.lookup(ino, &name)?,
+                found => found?,
+            };
+            if let Some(entry) = entry {
                 item.ino = entry.attr.ino;
                 item.kind = kind_of(entry.attr.stat.mode);
                 out.push((item, Some(entry)));
