@@ -413,3 +413,71 @@ fn open_unhindered(
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stack::Stack;
+    use super::*;
+    use crate::config::plan::{MountPlan, UpperPlan};
+    use crate::layer::open::open_layers;
+    use crate::merge::inomap::Ino;
+    use crate::sys::fs::S_IFDIR;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::thread::{scope, yield_now};
+    use std::time::Instant;
+
+    /// A tree without lower content, whose upper is `dir`/upper.
+    fn tree(dir: &Path) -> Tree {
+        let at = |name: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let plan = MountPlan {
+            upper: Some(UpperPlan {
+                upper: at("upper"),
+                work: at("work"),
+            }),
+            respect_mounts: true,
+            ..MountPlan::new(at("point"), vec![at("lower")])
+        };
+        Tree::new(open_layers(&plan).unwrap(), 16, false).unwrap()
+    }
+
+    fn place(parent: &Arc<Node>, name: &str) -> Place {
+        Place::Named(parent.clone(), Name::new(name.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn who_goes_through_a_directory_that_is_moved_waits_for_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = tree(dir.path());
+        let upper = dir.path().join("upper");
+        std::fs::create_dir_all(upper.join("old/inner")).unwrap();
+        let number = |path: &str| std::fs::metadata(upper.join(path)).unwrap().ino();
+        let node = |ino: Ino, at: Place, path: &str| {
+            let stack = Stack::upper_only(number(path));
+            Arc::new(Node::new(ino, S_IFDIR, at, stack))
+        };
+        let moved = node(100, place(&tree.root, "old"), "old");
+        let inner = node(101, place(&moved, "inner"), "old/inner");
+
+        let moving = moved.copyup.lock();
+        std::fs::rename(upper.join("old"), upper.join("new")).unwrap();
+        std::fs::create_dir_all(upper.join("old/inner")).unwrap();
+        let found = scope(|scope| {
+            let walk = scope.spawn(|| tree.upper_dir(&inner));
+            // All tries of who does not wait are over long before.
+            let end = Instant::now() + Duration::from_millis(50);
+            while !walk.is_finished() && Instant::now() < end {
+                yield_now();
+            }
+            tree.set_place(&moved, place(&tree.root, "new"));
+            drop(moving);
+            walk.join().unwrap()
+        });
+        let found = fs::stat(At::fd(&*found.unwrap())).unwrap();
+        assert_eq!(found.ino, number("new/inner"));
+    }
+}
