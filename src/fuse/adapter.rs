@@ -10,12 +10,14 @@ use super::answer::{absent, answer_read, empty, value, written};
 use super::backing::{Backings, Served};
 use super::bare::Bare;
 use super::convert::{attr, caller, errno, file_type, set_time, unpack_rdev};
+use super::invalidate::Invalidator;
 use super::readers::{Readers, beside, caught, elsewhere, unanswered};
 use crate::config::plan::{CacheTimeout, CopyUpAt, Io, MountPlan};
 use crate::error::{Errno, Result};
 use crate::observe::{self, Kind, Observer};
 use crate::sys::creds::is_system_admin;
 use crate::sys::fs::O_TRUNC;
+use crate::sys::io::flags;
 use crate::sys::process::Waits;
 use crate::union::{Entry, Need, New, Opening, SetAttr, Union, Writer};
 use fuser::{
@@ -65,6 +67,7 @@ pub struct Adapter {
     observer: Option<Arc<Observer>>,
     /// Of `io=passthrough`.
     pub(super) backings: Option<Arc<Backings>>,
+    invalidator: Arc<Invalidator>,
 }
 
 impl Adapter {
@@ -100,13 +103,14 @@ impl Adapter {
             syncs: plan.fsync,
             readers: Arc::new(Readers::new(readers)),
             backings: may_pass.then(Arc::default),
+            invalidator: Arc::default(),
             observer,
         }
     }
 
-    /// The files that are passed through, if any are.
-    pub fn backings(&self) -> Option<Arc<Backings>> {
-        self.backings.clone()
+    /// Who tells the kernel what changed without its doing.
+    pub fn invalidator(&self) -> Arc<Invalidator> {
+        self.invalidator.clone()
     }
 
     /// Those that call it.
@@ -472,8 +476,11 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.guarded(request, Kind::Release, || {
-            if let Some(backings) = &self.backings {
-                backings.leave(ino.0, flags.acc_mode() != OpenAccMode::O_RDONLY);
+            let wrote = flags.acc_mode() != OpenAccMode::O_RDONLY;
+            if let Some(backings) = &self.backings
+                && backings.leave(ino.0, wrote)
+            {
+                self.invalidator.attributes(ino.0);
             }
             reply.ok();
         });
@@ -725,7 +732,13 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         self.guarded(request, Kind::Ioctl, || {
-            match self.union.ioctl(ino.0, command, in_data) {
+            let done = self.union.ioctl(ino.0, command, in_data);
+            if flags::sets(command) == Some(true) {
+                // The kernel does not know that this changes the file's times, nor that it
+                // may have been copied up, which it was also where the flags are refused.
+                self.invalidator.attributes(ino.0);
+            }
+            match done {
                 Ok(data) => {
                     let out = data.get(..out_size as usize).unwrap_or(&data);
                     reply.ioctl(0, out);
@@ -746,8 +759,17 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (union, who) = (self.union.clone(), caller(request, 0));
+        let invalidator = self.invalidator();
         self.guarded(request, Kind::Fallocate, || {
-            let act = move || empty(reply, union.fallocate(ino.0, mode, offset, length, &who));
+            let act = move || {
+                let done = union.fallocate(ino.0, mode, offset, length, &who);
+                if done.is_err() {
+                    // The kernel takes it that nothing changed. ext4 has changed the times
+                    // when it refuses a range.
+                    invalidator.attributes(ino.0);
+                }
+                empty(reply, done);
+            };
             if self.takes_long(ino, Need::Part) {
                 elsewhere("fallocate", act);
             } else {

@@ -9,13 +9,13 @@
 //! backing without O_NOATIME, so that their layers must be on mounts that have no access times.)
 
 use crate::merge::inomap::Ino;
-use fuser::{BackingId, INodeNo, Notifier};
+use fuser::BackingId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// How an open file is served.
 #[derive(Clone, Debug)]
@@ -38,17 +38,10 @@ const SHARDS: usize = 16;
 #[derive(Debug, Default)]
 pub struct Backings {
     shards: [Mutex<HashMap<Ino, Opened>>; SHARDS],
-    notifier: OnceLock<Notifier>,
     refused: AtomicBool,
 }
 
 impl Backings {
-    /// Lets the kernel be told what changed behind its back.
-    pub fn notify_by(&self, notifier: Notifier) {
-        // Set once for each session.
-        self.notifier.get_or_init(|| notifier);
-    }
-
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Opened>> {
         &self.shards[ino as usize % SHARDS]
     }
@@ -88,32 +81,21 @@ impl Backings {
         }
     }
 
-    /// One open of `ino` less; `wrote` is whether it was for writing.
-    pub fn leave(&self, ino: Ino, wrote: bool) {
+    /// One open of `ino` less; `wrote` is whether it was for writing. Returns whether the
+    /// kernel may have changed the file without looking at it: stores through a mapping
+    /// change the times of the file in the layer alone.
+    #[must_use]
+    pub fn leave(&self, ino: Ino, wrote: bool) -> bool {
         let mut shard = self.shard(ino).lock();
         let Some(opened) = shard.get_mut(&ino) else {
-            return;
+            return false;
         };
         opened.times -= 1;
         let passed = matches!(opened.served, Served::Passed(_));
         // A backing is closed after the lock is let go.
         let _last = (opened.times == 0).then(|| shard.remove(&ino));
         drop(shard);
-        if passed && wrote {
-            self.tell_changed(ino);
-        }
-    }
-
-    /// Stores through a mapping changed the times of the file in the layer, and the
-    /// kernel did not look.
-    fn tell_changed(&self, ino: Ino) {
-        if let Some(notifier) = self.notifier.get() {
-            // -1: attributes alone. An inode that the kernel has forgotten is up to date.
-            let told = notifier.inval_inode(INodeNo(ino), -1, 0);
-            if let Err(e) = told {
-                log::debug!("invalidate the attributes of inode {ino}: {e}");
-            }
-        }
+        passed && wrote
     }
 }
 
@@ -135,8 +117,8 @@ mod tests {
             refused()
         });
         assert!(matches!(again, Served::Cached) && !asked);
-        backings.leave(7, false);
-        backings.leave(7, true);
+        assert!(!backings.leave(7, false));
+        assert!(!backings.leave(7, true));
         let anew = backings.enter(7, || {
             asked = true;
             refused()
@@ -146,6 +128,6 @@ mod tests {
 
     #[test]
     fn a_close_without_an_open_is_nothing() {
-        Backings::default().leave(9, true);
+        assert!(!Backings::default().leave(9, true));
     }
 }

@@ -7,6 +7,7 @@ mod bare;
 pub mod convert;
 mod filling;
 mod handshake;
+mod invalidate;
 pub mod mounting;
 mod readers;
 pub mod session;

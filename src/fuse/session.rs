@@ -12,7 +12,7 @@ use crate::sys::memory::keep_little;
 use crate::sys::process::exit_now;
 use crate::sys::signal::{self, Blocked, TERMINATION};
 use crate::union::Union;
-use fuser::{Config, Notifier, SessionACL};
+use fuser::{Config, SessionACL};
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,6 @@ pub struct Session {
     filling: Filling,
     union: Arc<Union>,
     mounted: Arc<Mounted>,
-    notifier: Notifier,
     /// Says how serving ended.
     ended: Receiver<io::Result<()>>,
     /// Ends it where no unmounting can.
@@ -107,7 +106,7 @@ impl Session {
         config.acl = acl;
         let observer = plan.observe.on.then(observer);
         let adapter = Adapter::new(Arc::clone(&union), plan, readers, observer.clone());
-        let backings = adapter.backings();
+        let invalidator = adapter.invalidator();
         let readers = adapter.readers().clone();
         let inner = fuser::Session::from_fd(adapter, device, acl, config).map_err(|e| {
             broken(
@@ -115,10 +114,7 @@ impl Session {
                 format_args!("the kernel shook no hands: {}", plain(&e)),
             )
         })?;
-        let notifier = inner.notifier();
-        if let Some(backings) = backings {
-            backings.notify_by(notifier.clone());
-        }
+        invalidator.notify_by(inner.notifier());
         let (tell, ended) = channel();
         let end = Ending(tell);
         let server = end.clone();
@@ -134,7 +130,6 @@ impl Session {
             filling,
             union,
             mounted: Arc::new(mounted),
-            notifier,
             ended,
             end,
             watcher: None,
@@ -153,11 +148,6 @@ impl Session {
     /// The union that is served.
     pub fn union(&self) -> &Arc<Union> {
         &self.union
-    }
-
-    /// Tells the kernel what to forget.
-    pub fn notifier(&self) -> Notifier {
-        self.notifier.clone()
     }
 
     /// Takes the mount down: at once if nobody uses it, else lazily, which the log says.

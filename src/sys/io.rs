@@ -284,6 +284,15 @@ pub mod flags {
     pub const GET_VERSION: u32 = 0x8008_7601;
     /// `FS_TOPDIR_FL`: what is made in this directory has nothing to do with each other.
     pub const TOP_DIR: u32 = 0x0002_0000;
+
+    /// Whether `command` sets flags, or asks for them; `None` for any other.
+    pub fn sets(command: u32) -> Option<bool> {
+        match command {
+            GET_FLAGS | GET_FSXATTR | GET_VERSION => Some(false),
+            SET_FLAGS | SET_FSXATTR => Some(true),
+            _ => None,
+        }
+    }
 }
 
 /// ioctl(2) of one of [`flags`], with `data` in and out.

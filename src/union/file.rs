@@ -400,11 +400,7 @@ impl Union {
     /// # Errors
     /// ENOTTY for any other command; those of copy-up and of ioctl.
     pub fn ioctl(&self, ino: Ino, command: u32, data: &[u8]) -> Result<[u8; 32]> {
-        let changes = match command {
-            flags::GET_FLAGS | flags::GET_FSXATTR | flags::GET_VERSION => false,
-            flags::SET_FLAGS | flags::SET_FSXATTR => true,
-            _ => return Err(Errno::ENOTTY),
-        };
+        let changes = flags::sets(command).ok_or(Errno::ENOTTY)?;
         let node = self.node(ino)?;
         if !node.is_file() && !node.is_dir() {
             return Err(Errno::ENOTTY);

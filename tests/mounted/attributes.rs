@@ -2,6 +2,7 @@
 
 use super::support::lab::{Lab, at, shell};
 use super::support::layers::MarkFormat;
+use super::support::patience::await_that;
 use super::support::sys::{self, Stat};
 
 fn stat(base: &std::path::Path, path: &str) -> Stat {
@@ -272,4 +273,24 @@ fn a_sticky_directory_guards_its_names() {
         Err(libc::EPERM)
     );
     assert_eq!(as_user(1000, 1000, 0, || sys::unlink(&f)), Ok(()));
+}
+
+#[test]
+fn setting_inode_flags_changes_the_time_that_stat_gives() {
+    const NODUMP: i32 = 0x40;
+    let Some(lab) = Lab::new() else { return };
+    let l = lab.layer("l", MarkFormat::Overlay, &["dir d", "file f"]);
+    let mounted = lab.mount("flags", &[l]);
+    let m = mounted.path();
+    shell(m, "echo new > n");
+    for path in ["n", "f", "d"] {
+        let before = stat(m, path).ctime;
+        let file = sys::open(at(m, path), libc::O_RDONLY, 0).expect(path);
+        // The clock of a filesystem goes in steps of some milliseconds.
+        await_that(path, || {
+            sys::set_flags(&file, NODUMP).expect("nodump");
+            sys::set_flags(&file, 0).expect("dump again");
+            stat(m, path).ctime > before
+        });
+    }
 }

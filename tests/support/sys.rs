@@ -368,6 +368,12 @@ pub fn lseek(fd: &OwnedFd, offset: i64, whence: i32) -> Res<u64> {
     call!(libc::lseek(fd.as_raw_fd(), offset, whence)).map(|at| at as u64)
 }
 
+/// Sets the inode flags of chattr(1) (`FS_IOC_SETFLAGS`).
+pub fn set_flags(fd: &OwnedFd, flags: libc::c_int) -> Res<()> {
+    const FS_IOC_SETFLAGS: libc::Ioctl = 0x4008_6602;
+    call!(libc::ioctl(fd.as_raw_fd(), FS_IOC_SETFLAGS, &flags)).map(drop)
+}
+
 pub fn fsync(fd: &OwnedFd) -> Res<()> {
     call!(libc::fsync(fd.as_raw_fd())).map(drop)
 }
